@@ -1,0 +1,82 @@
+"""Everything that spikemorph raises on purpose.
+
+    SpikemorphError
+    ├── CaptureError          the model cannot be captured (also a ValueError)
+    │   └── UnsupportedOps    every operation that has no spiking form, all at once
+    ├── DataError             inputs, labels, calibration data (also a ValueError)
+    │   └── MissingData       a named data set that is not on this machine
+    ├── LevelsError           levels, bits, budgets out of range (also a ValueError)
+    ├── GraphError            a graph that breaks the rules of its dialect
+    ├── FileError             a network file that cannot be trusted or read
+    ├── RunError              a simulation that was asked for the impossible
+    └── UsageError            command line arguments, model references
+
+Every message has four parts: where, got, known, do.
+"""
+
+from __future__ import annotations
+
+
+class SpikemorphError(Exception):
+    """Root of all errors; the message is built from four parts.
+
+    Args:
+        where: the place the user knows: module path, file, argument.
+        got: what was met there.
+        known: what would have been right.
+        do: the next thing to try.
+    """
+
+    def __init__(self, *, where: str, got: str, known: str, do: str) -> None:
+        self.where, self.got, self.known, self.do = where, got, known, do
+        super().__init__(f"{where}: {got}\n  known: {known}\n  do:    {do}")
+
+
+class CaptureError(SpikemorphError, ValueError):
+    """The model cannot be captured."""
+
+
+class DataError(SpikemorphError, ValueError):
+    """Inputs, labels or calibration data do not fit."""
+
+
+class MissingData(DataError):
+    """A named data set is not on this machine."""
+
+
+class LevelsError(SpikemorphError, ValueError):
+    """Levels, bits or budgets are out of range."""
+
+
+class GraphError(SpikemorphError, ValueError):
+    """A graph breaks the rules of its dialect."""
+
+
+class FileError(SpikemorphError, ValueError):
+    """A network file cannot be trusted or read."""
+
+
+class RunError(SpikemorphError, ValueError):
+    """A simulation was asked for something impossible."""
+
+
+class UsageError(SpikemorphError, ValueError):
+    """A command line argument or model reference is wrong."""
+
+
+class Offence(SpikemorphError):
+    """One operation that cannot be converted; collected into `UnsupportedOps`."""
+
+
+class UnsupportedOps(CaptureError):
+    """Every operation of a model that has no spiking form, all at once."""
+
+    def __init__(self, offences: tuple[Offence, ...]) -> None:
+        self.offences = offences
+        listing = "\n".join(f"  - {offence}".replace("\n", "\n  ") for offence in offences)
+        super().__init__(
+            where="the model",
+            got=f"{len(offences)} operation(s) without a spiking form:\n{listing}",
+            known="`spikemorph inspect` lists every operation and its fate",
+            do="change the operations above; nothing was converted",
+        )
