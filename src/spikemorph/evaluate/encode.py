@@ -1,0 +1,94 @@
+"""From input tensors to input counts, with every check that an input deserves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spikemorph.errors import DataError
+from spikemorph.ir.graph import Graph, Node
+from spikemorph.ir.ops import Input
+
+Samples = Tensor | tuple[Tensor, ...]
+
+
+def as_inputs(graph: Graph, x: Samples) -> tuple[Tensor, ...]:
+    """The inputs as a tuple, one tensor [batch, *shape] for each input of the graph.
+
+    Raises:
+        DataError: wrong number, type, shape, an empty batch, NaN or infinite values.
+    """
+    inputs = (x,) if isinstance(x, Tensor) else tuple(x)
+    if len(inputs) != len(graph.inputs):
+        raise DataError(
+            where="the input",
+            got=f"{len(inputs)} tensor(s)",
+            known=f"the network takes {len(graph.inputs)}",
+            do="pass one tensor, or a tuple with one tensor for each argument",
+        )
+    for node, tensor in zip(graph.inputs, inputs, strict=True):
+        _check(node, tensor)
+    if len({tensor.shape[0] for tensor in inputs}) > 1:
+        raise DataError(
+            where="the input",
+            got=f"batches of {', '.join(str(tensor.shape[0]) for tensor in inputs)}",
+            known="all inputs share one batch axis in front",
+            do="pass as many samples in every argument",
+        )
+    return inputs
+
+
+def _check(node: Node, tensor: Tensor) -> None:
+    where = f"input '{node.name}'"
+    if not isinstance(tensor, Tensor):
+        raise DataError(
+            where=where, got=type(tensor).__name__, known="a torch tensor", do="use torch.as_tensor(...)"
+        )
+    if tuple(tensor.shape[1:]) != node.shape or tensor.dim() != len(node.shape) + 1 or tensor.shape[0] == 0:
+        raise DataError(
+            where=where,
+            got=f"shape {tuple(tensor.shape)}",
+            known=f"[batch >= 1, {', '.join(map(str, node.shape))}]",
+            do="reshape the data, or capture with an example of this shape",
+        )
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        raise DataError(
+            where=where, got=f"dtype {tensor.dtype}", known="real numbers", do="convert with .float()"
+        )
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        bad = int((~torch.isfinite(tensor)).flatten(1).any(1).nonzero()[0])
+        raise DataError(
+            where=where,
+            got=f"NaN or infinite values, first in sample {bad}",
+            known="finite numbers",
+            do="clean the data before quantising or running",
+        )
+
+
+def input_counts(graph: Graph, x: Samples) -> tuple[Tensor, ...]:
+    """Integer counts int64 [batch, *shape] for each input of an integer graph: clip(round(x / unit), lo, hi)."""
+    return tuple(
+        _unclipped(graph, node, tensor).clamp(*_range(node))
+        for node, tensor in zip(graph.inputs, as_inputs(graph, x), strict=True)
+    )
+
+
+def saturated(graph: Graph, x: Samples) -> Tensor:
+    """[batch] bool: samples with at least one input number outside the grid."""
+    outside = torch.zeros((), dtype=torch.bool)
+    for node, tensor in zip(graph.inputs, as_inputs(graph, x), strict=True):
+        counts = _unclipped(graph, node, tensor)
+        lo, hi = _range(node)
+        outside = outside | ((counts < lo) | (counts > hi)).flatten(1).any(1)
+    return outside
+
+
+def _unclipped(graph: Graph, node: Node, tensor: Tensor) -> Tensor:
+    assert isinstance(node.op, Input) and node.op.unit is not None
+    scaled = tensor.detach().to("cpu", torch.float64) / graph.tensors[node.op.unit]
+    return (scaled + 0.5).floor().clamp(-(2**40), 2**40).to(torch.int64)
+
+
+def _range(node: Node) -> tuple[int, int]:
+    assert isinstance(node.op, Input)
+    return node.op.lo, node.op.hi

@@ -1,0 +1,112 @@
+"""The quantised network (QNN): an integer graph at rest, exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikemorph.evaluate import pooling
+from spikemorph.evaluate.decode import decode
+from spikemorph.evaluate.encode import Samples, as_inputs, input_counts
+from spikemorph.evaluate.floats import evaluate_float
+from spikemorph.evaluate.linear import LINEAR, LINEAR_OPS, align_ranks
+from spikemorph.evaluate.steps import step_function
+from spikemorph.ir import ops, structure
+from spikemorph.ir.graph import Dialect, Graph, Node
+from spikemorph.ir.table import OpTable
+
+IntegerRule = Callable[[Node, Sequence[Tensor], Mapping[str, Tensor]], Tensor]
+
+INTEGERS: OpTable[IntegerRule] = OpTable(
+    "evaluate integers",
+    ops.INTEGER_OPS,
+    gaps={ops.Input: "given from outside", **dict.fromkeys(ops.HOST, "computed after decoding")},
+)
+INTEGERS.rule(*(LINEAR_OPS & ops.INTEGER_OPS))(
+    lambda node, inputs, tensors: LINEAR[type(node.op)](node.op, inputs, tensors)
+)
+
+CHUNK = 256
+"""Samples evaluated at once: bounds memory, changes no number."""
+
+
+@INTEGERS.rule(ops.Mul)
+def _mul(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]) -> Tensor:
+    a, b = align_ranks(*inputs)
+    return a * b
+
+
+@INTEGERS.rule(ops.MaxPool, ops.AMax)
+def _maximum(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]) -> Tensor:
+    assert isinstance(node.op, ops.MaxPool | ops.AMax)
+    return pooling.maximum(node.op, inputs[0])
+
+
+@INTEGERS.rule(ops.Neuron)
+def _neuron(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]) -> Tensor:
+    assert isinstance(node.op, ops.Neuron)
+    return step_function(node.op, with_bias(node.op, inputs[0], tensors), tensors, node.shape)
+
+
+@INTEGERS.rule(ops.Readout)
+def _readout(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]) -> Tensor:
+    assert isinstance(node.op, ops.Readout)
+    return with_bias(node.op, inputs[0], tensors)
+
+
+def with_bias(op: ops.Neuron | ops.Readout, acc: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+    """The accumulator with its integer bias, injected once."""
+    return acc if op.bias is None else acc + tensors[op.bias].to(acc.dtype)
+
+
+def evaluate_counts(graph: Graph, counts: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """Every node's integers at rest, float64 tensors [batch, *shape] that hold integers, by node name.
+
+    Exact: float64 adds integers below 2**53 without rounding, and no transform algorithm runs in float64.
+    """
+    values: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for node in graph.body:
+            if isinstance(node.op, ops.Input):
+                values[node.name] = counts[node.op.index].to(torch.float64)
+            else:
+                inputs = [values[name] for name in node.inputs]
+                values[node.name] = INTEGERS[type(node.op)](node, inputs, graph.tensors)
+    return values
+
+
+def evaluate_integers(graph: Graph, x: Samples) -> dict[str, Tensor]:
+    """The readout integers int64 [batch, *shape] by readout name, bias included.
+
+    Raises:
+        DataError: the input does not fit.
+    """
+    counts = input_counts(graph, x)
+    parts: list[dict[str, Tensor]] = []
+    for start in range(0, counts[0].shape[0], CHUNK):
+        values = evaluate_counts(graph, tuple(each[start : start + CHUNK] for each in counts))
+        parts.append({node.name: values[node.name].to(torch.int64) for node in graph.readouts})
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def evaluate(graph: Graph, x: Samples) -> Any:
+    """The network at rest, in the module's own output structure, float32.
+
+    Args:
+        graph: float (the captured module) or integer (the QNN).
+        x: [batch, *shape], or a tuple of them.
+
+    Raises:
+        DataError: the input does not fit.
+    """
+    if graph.dialect is Dialect.INTEGER:
+        return decode(graph, evaluate_integers(graph, x))
+    inputs = tuple(each.to(torch.float32) for each in as_inputs(graph, x))
+    parts = []
+    for start in range(0, inputs[0].shape[0], CHUNK):
+        values = evaluate_float(graph, tuple(each[start : start + CHUNK] for each in inputs), keep=False)
+        parts.append([values[name] for name in graph.outputs])
+    return structure.build(graph.structure, [torch.cat(leaf) for leaf in zip(*parts, strict=True)])
