@@ -1,0 +1,61 @@
+"""Floats to integers: post-training quantisation, and a trainable twin of the integer graph."""
+
+from __future__ import annotations
+
+from spikemorph.errors import GraphError
+from spikemorph.evaluate.batching import Batches
+from spikemorph.ir.graph import Dialect, Graph
+from spikemorph.passes import plan
+from spikemorph.passes.levels import Levels
+from spikemorph.quantise.integer import integer_graph
+from spikemorph.quantise.network import QuantisedNetwork, check_overrides
+
+
+def trainable(graph: Graph, levels: Levels, calibration: Batches | None = None) -> QuantisedNetwork:
+    """A torch module for quantisation-aware training that models the integer graph's own grids.
+
+    Args:
+        graph: float dialect, from `capture`.
+        levels: ranges of counts and weights.
+        calibration: samples of training data that set the units; without, call `.calibrate` before use.
+
+    Raises:
+        LevelsError: an override names no module.
+        DataError: empty or unfit calibration data.
+    """
+    if graph.dialect is not Dialect.FLOAT:
+        raise GraphError(
+            where="the graph",
+            got=f"dialect {graph.dialect.value}",
+            known="a captured float graph",
+            do="pass the result of capture(model, example_inputs)",
+        )
+    check_overrides(graph, levels)
+    network = QuantisedNetwork(plan(graph, levels), levels)
+    if calibration is not None:
+        network.calibrate(calibration)
+    return network
+
+
+def freeze(network: QuantisedNetwork) -> Graph:
+    """The integer graph of a trained (or merely calibrated) network.
+
+    Raises:
+        DataError: it was never calibrated.
+    """
+    return integer_graph(network)
+
+
+def quantise(graph: Graph, calibration: Batches, levels: Levels) -> Graph:
+    """Post-training quantisation: the integer graph of a captured network.
+
+    Args:
+        graph: float dialect, from `capture`.
+        calibration: a tensor of samples, a tuple of tensors, or a loader of batches; labels are ignored.
+        levels: ranges of counts and weights.
+
+    Raises:
+        DataError: empty or unfit calibration data.
+        LevelsError: an override names no module.
+    """
+    return freeze(trainable(graph, levels, calibration))

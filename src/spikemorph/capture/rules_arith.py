@@ -1,0 +1,152 @@
+"""Sums, products and constants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikemorph.capture.context import RULES, Call, Context, batch_refused, per_sample
+from spikemorph.capture.values import Act, Const, Ints, Opaque, Poisoned, Refused, Value
+from spikemorph.ir import ops
+
+
+def affine(
+    ctx: Context,
+    call: Call,
+    x: Act,
+    *,
+    gain: Tensor | None = None,
+    offset: Tensor | None = None,
+    shape: Ints | None = None,
+    part: str = "",
+) -> Act:
+    """gain * x + offset; x is spread first where a constant is larger than it."""
+    shape = call.shape if shape is None else shape
+    if x.shape != shape:
+        x = ctx.emit(call, ops.Expand(shape), x, shape=shape, part="expand")
+    gain_name = None if gain is None else ctx.tensor(call, gain)
+    offset_name = None if offset is None else ctx.tensor(call, offset)
+    return ctx.emit(call, ops.Affine(gain_name, offset_name), x, shape=shape, part=part)
+
+
+def broadcast_pair(ctx: Context, call: Call) -> tuple[Act, Act]:
+    """Both operands as activations of one rank: torch aligns shapes at the end, batch and all."""
+    a, b = call.act("self"), call.act("other")
+    if len(a.shape) != len(b.shape):
+        raise batch_refused()
+    return a, b
+
+
+def _operand(call: Call, value: Any, rank: int) -> Act | Tensor:
+    """An operand as an activation, or as a constant that broadcasts against a sample (float64 for numbers)."""
+    match value:
+        case Opaque():
+            raise Poisoned
+        case Act():
+            return value
+        case Const():
+            return per_sample(value, rank)
+        case _:
+            return torch.tensor(float(call.number(value)), dtype=torch.float64)
+
+
+def _operands(call: Call) -> tuple[Act | Tensor, Act | Tensor]:
+    first, second = call.args["self"], call.args["other"]
+    rank = max(len(each.shape) for each in (first, second) if isinstance(each, Act)) if _any_act(call) else 0
+    return _operand(call, first, rank), _operand(call, second, rank)
+
+
+def _any_act(call: Call) -> bool:
+    return any(isinstance(call.args[name], Act) for name in ("self", "other"))
+
+
+def _as_float(tensor: Tensor) -> Tensor:
+    return tensor if tensor.is_floating_point() else tensor.double()
+
+
+@RULES("add")
+def _add(ctx: Context, call: Call) -> Value:
+    return _sum(ctx, call, float(call.number(call.args["alpha"])))
+
+
+@RULES("sub")
+def _sub(ctx: Context, call: Call) -> Value:
+    return _sum(ctx, call, -float(call.number(call.args["alpha"])))
+
+
+@RULES("rsub")
+def _rsub(ctx: Context, call: Call) -> Value:
+    """other - alpha * self."""
+    swapped = {**call.args, "self": call.args["other"], "other": call.args["self"]}
+    call = Call(call.node, call.origin, call.base, swapped, call.shape)
+    return _sum(ctx, call, -float(call.number(call.args["alpha"])))
+
+
+def _sum(ctx: Context, call: Call, alpha: float) -> Act:
+    """self + alpha * other."""
+    match _operands(call):
+        case Act(), Act() as b:
+            a, b = broadcast_pair(ctx, call)
+            if abs(alpha) != 1:
+                size = torch.tensor(abs(alpha), dtype=torch.float64)
+                b = affine(ctx, call, b, gain=size, shape=b.shape, part="alpha")
+            return ctx.emit(call, ops.Add((1, 1 if alpha > 0 else -1)), a, b)
+        case Act() as a, Tensor() as constant:
+            return affine(ctx, call, a, offset=_as_float(constant) if alpha == 1 else _as_float(constant) * alpha)
+        case Tensor() as constant, Act() as b:
+            gain = None if alpha == 1 else torch.tensor(alpha, dtype=torch.float64)
+            return affine(ctx, call, b, gain=gain, offset=_as_float(constant))
+    raise Poisoned
+
+
+@RULES("mul")
+def _mul(ctx: Context, call: Call) -> Value:
+    match _operands(call):
+        case Act(), Act():
+            return ctx.emit(call, ops.Mul(), *broadcast_pair(ctx, call))
+        case (Act() as x, Tensor() as gain) | (Tensor() as gain, Act() as x):
+            return affine(ctx, call, x, gain=_as_float(gain))
+    raise Poisoned
+
+
+@RULES("div")
+def _div(ctx: Context, call: Call) -> Value:
+    if call.args.get("rounding_mode") is not None:
+        raise Refused("with rounding", "true division", "leave rounding to the quantiser")
+    match _operands(call):
+        case Act() as x, Tensor() as divisor:
+            if not bool((divisor != 0).all()):
+                raise Refused("by zero", "division by constants other than zero", "remove the division")
+            return affine(ctx, call, x, gain=divisor.double().reciprocal())
+    raise Refused(
+        "by an activation",
+        "division by a number, parameter or buffer",
+        "divide by a constant; products of two activations can be converted",
+    )
+
+
+@RULES("neg")
+def _neg(ctx: Context, call: Call) -> Value:
+    return affine(ctx, call, call.act(), gain=torch.tensor(-1.0, dtype=torch.float64))
+
+
+@RULES("pow.Tensor_Scalar")
+def _pow(ctx: Context, call: Call) -> Value:
+    exponent = call.number(call.args["exponent"])
+    if exponent == 1:
+        return call.act()
+    if exponent != 2:
+        raise Refused(
+            f"with exponent {exponent}",
+            "x**2, which is the product x * x",
+            "write whole powers as products x * x * x",
+        )
+    return _square(ctx, call)
+
+
+@RULES("square")
+def _square(ctx: Context, call: Call) -> Value:
+    x = call.act()
+    return ctx.emit(call, ops.Mul(), x, x)

@@ -1,0 +1,70 @@
+"""Operations that vanish, and those that run on the host behind the last layer."""
+
+from __future__ import annotations
+
+import torch
+
+from spikemorph.capture.context import RULES, Call, Context, batch_refused
+from spikemorph.capture.values import Parts, Refused, Value
+from spikemorph.ir import ops
+
+
+@RULES(
+    "clone",
+    "contiguous",
+    "detach",
+    "alias",
+    "lift_fresh",
+    "lift_fresh_copy",
+    "positive",
+    "view_of",
+    "resolve_conj",
+    "resolve_neg",
+)
+def _identity(ctx: Context, call: Call) -> Value:
+    return call.act(next(iter(call.args)))
+
+
+@RULES("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
+def _dropout(ctx: Context, call: Call) -> Value:
+    if call.args["train"] and call.args["p"]:
+        raise Refused(
+            "in training mode",
+            "dropout in eval mode, which is the identity",
+            "call model.eval(); leave out functional dropout, or pass training=self.training",
+        )
+    x = call.act("input")
+    return Parts((x, None)) if call.parts else x
+
+
+@RULES("_to_copy", "to", "type_as")
+def _convert(ctx: Context, call: Call) -> Value:
+    before, after = call.node.args[0], call.node
+    assert isinstance(before, torch.fx.Node)
+    if before.meta["val"].dtype != after.meta["val"].dtype:
+        raise Refused(
+            f"from {before.meta['val'].dtype} to {after.meta['val'].dtype}",
+            "one floating-point type throughout",
+            "remove the conversion of types; integer values are not activations",
+        )
+    return call.act(next(iter(call.args)))
+
+
+@RULES("softmax", "_softmax")
+def _softmax(ctx: Context, call: Call) -> Value:
+    x = call.act()
+    return ctx.emit(call, ops.Softmax(call.axis(call.args["dim"], len(x.shape))), x)
+
+
+@RULES("log_softmax", "_log_softmax")
+def _log_softmax(ctx: Context, call: Call) -> Value:
+    x = call.act()
+    return ctx.emit(call, ops.Softmax(call.axis(call.args["dim"], len(x.shape)), log=True), x)
+
+
+@RULES("argmax")
+def _argmax(ctx: Context, call: Call) -> Value:
+    x = call.act()
+    if call.args["dim"] is None:
+        raise batch_refused()
+    return ctx.emit(call, ops.Argmax(call.axis(call.args["dim"], len(x.shape)), bool(call.args["keepdim"])), x)

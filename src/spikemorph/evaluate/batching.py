@@ -1,0 +1,64 @@
+"""Data in any shape users have it, as batches of float32 inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from spikemorph.errors import DataError
+from spikemorph.evaluate.encode import Samples, as_inputs
+from spikemorph.ir.graph import Graph
+
+Batches = Samples | Iterable[object]
+"""A tensor of samples, a tuple of tensors (several inputs), or a loader of batches, labels ignored."""
+
+
+def batches(graph: Graph, data: Batches, *, size: int, where: str) -> Iterator[tuple[Tensor, ...]]:
+    """The data as tuples of float32 inputs, at most `size` samples each.
+
+    Raises:
+        DataError: nothing in it, or something that does not fit the network; `where` is named.
+    """
+    seen = 0
+    for batch in _loader(data, where):
+        inputs = tuple(each.to(torch.float32) for each in as_inputs(graph, _without_labels(graph, batch, where)))
+        for start in range(0, inputs[0].shape[0], size):
+            yield tuple(each[start : start + size] for each in inputs)
+        seen += inputs[0].shape[0]
+    if seen == 0:
+        raise DataError(
+            where=where,
+            got="no samples",
+            known="a tensor [batch, ...], a tuple of them, or a loader that yields batches",
+            do="pass a few hundred samples; labels are not needed",
+        )
+
+
+def _loader(data: Batches, where: str) -> Iterable[object]:
+    if isinstance(data, Tensor):
+        return [data] if data.dim() == 0 or data.shape[0] else []
+    if isinstance(data, tuple) and all(isinstance(each, Tensor) for each in data):
+        return [data] if data and data[0].shape[0] else []
+    if not isinstance(data, Iterable):
+        raise DataError(
+            where=where,
+            got=type(data).__name__,
+            known="a tensor, a tuple of tensors, or an iterable of batches",
+            do="pass samples without labels, or a DataLoader",
+        )
+    return data
+
+
+def _without_labels(graph: Graph, batch: object, where: str) -> Samples:
+    if isinstance(batch, Tensor):
+        return batch
+    if isinstance(batch, list | tuple) and batch and all(isinstance(each, Tensor) for each in batch):
+        return tuple(batch[: len(graph.inputs)])
+    raise DataError(
+        where=where,
+        got=f"a batch of type {type(batch).__name__}",
+        known="tensors, or tuples whose first entries are the inputs",
+        do="let the loader yield (inputs, labels) or inputs alone",
+    )

@@ -1,0 +1,125 @@
+"""Between which integers every value stays, at every moment of a spiking run and at rest.
+
+Counts stay between the ends of their grids during transients too, and zero is among them at the start; linear
+maps of intervals then bound every accumulator, whatever the order of the spikes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from spikemorph.evaluate import pooling
+from spikemorph.evaluate.linear import LINEAR, align_ranks
+from spikemorph.ir import ops
+from spikemorph.ir.graph import Graph, Node
+from spikemorph.ir.table import OpTable
+
+Interval = tuple[Tensor, Tensor]
+"""Smallest and largest value, float64 [1, *shape]."""
+
+IntervalRule = Callable[[Node, Sequence[Interval], Mapping[str, Tensor]], Interval]
+INTERVALS: OpTable[IntervalRule] = OpTable(
+    "intervals", ops.INTEGER_OPS, dict.fromkeys(ops.HOST, "outside the law")
+)
+
+
+def intervals(graph: Graph) -> dict[str, Interval]:
+    """The interval of every value of an integer graph; of an emitting node, that of its count."""
+    found: dict[str, Interval] = {}
+    with torch.no_grad():
+        for node in graph.body:
+            sources = [found[name] for name in node.inputs]
+            found[node.name] = INTERVALS[type(node.op)](node, sources, graph.tensors)
+    return found
+
+
+def accumulator_bounds(graph: Graph) -> dict[str, int]:
+    """The largest |integer| that each emitting node and readout ever holds, bias included."""
+    found = intervals(graph)
+    bounds = {}
+    for node in graph.body:
+        if isinstance(node.op, ops.Neuron | ops.Readout):
+            lo, hi = found[node.inputs[0]]
+            sizes = [lo.abs().max(), hi.abs().max()]
+            if node.op.bias is not None:
+                bias = graph.tensors[node.op.bias].double()
+                sizes += [(lo + bias).abs().max(), (hi + bias).abs().max()]
+            bounds[node.name] = int(max(float(size) for size in sizes))
+        elif isinstance(node.op, ops.MaxPool | ops.AMax):
+            lo, hi = found[node.inputs[0]]
+            bounds[node.name] = int(max(float(lo.abs().max()), float(hi.abs().max())))
+    return bounds
+
+
+def _with_zero(lo: Tensor, hi: Tensor) -> Interval:
+    return lo.clamp(max=0), hi.clamp(min=0)
+
+
+def _constant(node: Node, lo: int, hi: int) -> Interval:
+    full = (1, *node.shape)
+    return _with_zero(
+        torch.full(full, float(lo), dtype=torch.float64), torch.full(full, float(hi), dtype=torch.float64)
+    )
+
+
+@INTERVALS.rule(ops.Input, ops.Neuron)
+def _grid(node: Node, sources: Sequence[Interval], tensors: Mapping[str, Tensor]) -> Interval:
+    assert isinstance(node.op, ops.Input | ops.Neuron)
+    return _constant(node, node.op.lo, node.op.hi)
+
+
+@INTERVALS.rule(ops.Conv, ops.Linear, ops.AxisMap, ops.Scale)
+def _weighted(node: Node, sources: Sequence[Interval], tensors: Mapping[str, Tensor]) -> Interval:
+    """Positive weights carry ends to ends, negative ones swap them."""
+    ((lo, hi),) = sources
+    op = node.op
+    assert isinstance(op, ops.Conv | ops.Linear | ops.AxisMap | ops.Scale)
+    match op:
+        case ops.AxisMap(matrix=name) | ops.Scale(factor=name):
+            pass
+        case _:
+            name = op.weight
+    rule = LINEAR[type(op)]
+    up, down = {name: tensors[name].clamp(min=0)}, {name: tensors[name].clamp(max=0)}
+    return rule(op, [lo], up) + rule(op, [hi], down), rule(op, [hi], up) + rule(op, [lo], down)
+
+
+@INTERVALS.rule(ops.Add)
+def _add(node: Node, sources: Sequence[Interval], tensors: Mapping[str, Tensor]) -> Interval:
+    assert isinstance(node.op, ops.Add)
+    ends = [(lo, hi) if sign > 0 else (-hi, -lo) for (lo, hi), sign in zip(sources, node.op.signs, strict=True)]
+    plus = ops.Add((1,) * len(ends))
+    rule = LINEAR[ops.Add]
+    return rule(plus, [lo for lo, _ in ends], tensors), rule(plus, [hi for _, hi in ends], tensors)
+
+
+@INTERVALS.rule(ops.Concat, *ops.REARRANGING)
+def _moved(node: Node, sources: Sequence[Interval], tensors: Mapping[str, Tensor]) -> Interval:
+    rule = LINEAR[type(node.op)]
+    return rule(node.op, [lo for lo, _ in sources], tensors), rule(node.op, [hi for _, hi in sources], tensors)
+
+
+@INTERVALS.rule(ops.Mul)
+def _mul(node: Node, sources: Sequence[Interval], tensors: Mapping[str, Tensor]) -> Interval:
+    corners = torch.stack([p * q for a in sources[0] for b in sources[1] for p, q in (align_ranks(a, b),)])
+    return corners.amin(0), corners.amax(0)
+
+
+@INTERVALS.rule(ops.MaxPool, ops.AMax)
+def _maximum(node: Node, sources: Sequence[Interval], tensors: Mapping[str, Tensor]) -> Interval:
+    ((lo, hi),) = sources
+    assert isinstance(node.op, ops.MaxPool | ops.AMax)
+    return _with_zero(pooling.maximum(node.op, lo), pooling.maximum(node.op, hi))
+
+
+@INTERVALS.rule(ops.Readout)
+def _readout(node: Node, sources: Sequence[Interval], tensors: Mapping[str, Tensor]) -> Interval:
+    assert isinstance(node.op, ops.Readout)
+    ((lo, hi),) = sources
+    if node.op.bias is None:
+        return lo, hi
+    bias = tensors[node.op.bias].double()
+    return torch.minimum(lo, lo + bias), torch.maximum(hi, hi + bias)

@@ -1,0 +1,317 @@
+"""Where identity neurons must stand so that every map between two neurons is exact in int32.
+
+Decided from shapes, levels and bits alone, never from weights: training cannot change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import final
+
+from spikemorph.ir import ops
+from spikemorph.ir.graph import Graph, Node
+from spikemorph.ir.table import OpTable
+from spikemorph.passes import patterns
+from spikemorph.passes.levels import Levels, count_range
+
+BUDGET = 2**30
+"""Largest |sum| a composed map may reach; the bias has as much again below the end of int32."""
+
+SUM_BUDGET = 2**24
+"""Largest |sum| of branches that were put on one grid (`quantise.grids` lays it so)."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What is known of a value before any number is.
+
+    Args:
+        shape: of the value.
+        pattern: of its unit.
+        bound: of its integers.
+        counts: it holds counts of neurons or of the input, moved about at most.
+        plain: its units are positive.
+        offset: it may carry a constant besides unit * integer.
+        signed: it may be negative.
+    """
+
+    shape: tuple[int, ...]
+    pattern: tuple[int, ...]
+    bound: int
+    counts: bool = False
+    plain: bool = True
+    offset: bool = False
+    signed: bool = True
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What an op asks of one input.
+
+    Args:
+        uniform: axes along which the unit must be the same.
+        counts: it must hold counts with positive units.
+        no_offset: it must not carry a constant.
+        growth: the integers grow by this factor, and must stay inside the budget.
+        limit: largest bound the op takes.
+        why: what the op is, for the reason of an identity neuron.
+    """
+
+    why: str
+    uniform: tuple[int, ...] = ()
+    counts: bool = False
+    plain: bool = False
+    no_offset: bool = False
+    growth: int = 1
+    limit: int = BUDGET
+
+
+def complaint(fact: Fact, need: Need) -> str | None:
+    """Why an identity neuron must stand between, None if none must."""
+    if need.counts and not fact.counts:
+        return f"{need.why} works on counts"
+    if need.plain and not fact.plain:
+        return f"{need.why} needs positive units, a gain stands in front"
+    if need.no_offset and fact.offset:
+        return f"{need.why} takes no constant offset"
+    if any(fact.pattern[axis] != 1 for axis in need.uniform):
+        return f"{need.why} needs one unit along axis {[a for a in need.uniform if fact.pattern[a] != 1]}"
+    if fact.bound * need.growth > need.limit and not fact.counts:
+        return f"linear follows linear: the composed bound {fact.bound * need.growth:.2g} of {need.why} exceeds int32"
+    return None
+
+
+NeedRule = Callable[[Node, tuple[Fact, ...], Graph, Levels], tuple[Need, ...]]
+FactRule = Callable[[Node, tuple[Fact, ...], Graph, Levels], Fact]
+
+_HOST_GAP = dict.fromkeys(ops.HOST, "outside the law")
+NEEDS: OpTable[NeedRule] = OpTable("plan needs", ops.PLANNED_OPS, {ops.Input: "nothing in front", **_HOST_GAP})
+FACTS: OpTable[FactRule] = OpTable("plan facts", ops.PLANNED_OPS, _HOST_GAP)
+
+
+def insert_identities(graph: Graph, levels: Levels) -> Graph:
+    """The planned graph with identity neurons where needed; activation units per channel only where absorbed."""
+    while True:
+        planned, blamed = _walk(graph, levels)
+        if not blamed:
+            return planned
+        graph = graph.with_nodes(
+            replace(node, op=replace(node.op, per_channel=False))
+            if node.name in blamed and isinstance(node.op, ops.Quantiser)
+            else node
+            for node in graph.nodes
+        )
+
+
+def facts_of(graph: Graph, levels: Levels) -> dict[str, Fact]:
+    """What is known of every value of a planned graph, host ops aside."""
+    facts: dict[str, Fact] = {}
+    for node in graph.body:
+        known = tuple(facts[name] for name in node.inputs)
+        facts[node.name] = FACTS[type(node.op)](node, known, graph, levels)
+    return facts
+
+
+def _walk(graph: Graph, levels: Levels) -> tuple[Graph, set[str]]:
+    """One attempt, and the per-channel quantisers whose units some consumer could not absorb."""
+    facts: dict[str, Fact] = {}
+    nodes: list[Node] = []
+    replaced: dict[str, str] = {}
+    blamed: set[str] = set()
+    for node in graph.nodes:
+        if isinstance(node.op, ops.HOST):
+            nodes.append(node)
+            continue
+        known = tuple(facts[name] for name in node.inputs)
+        needs = () if isinstance(node.op, ops.Input) else NEEDS[type(node.op)](node, known, graph, levels)
+        sources = list(node.inputs)
+        for i, need in enumerate(needs):
+            reason = complaint(known[i], need)
+            if reason is None:
+                continue
+            blamed |= _per_channel_sources(graph, node.inputs[i]) if need.uniform else set()
+            if node.inputs[i] not in replaced:
+                guard = _identity(graph.by_name[node.inputs[i]], known[i], levels, reason)
+                replaced[node.inputs[i]] = guard.name
+                facts[guard.name] = FACTS[ops.Quantiser](guard, (known[i],), graph, levels)
+                nodes.append(guard)
+            sources[i] = replaced[node.inputs[i]]
+        node = replace(node, inputs=tuple(sources))
+        facts[node.name] = FACTS[type(node.op)](node, tuple(facts[name] for name in sources), graph, levels)
+        nodes.append(node)
+    return graph.with_nodes(nodes), blamed
+
+
+def _identity(source: Node, fact: Fact, levels: Levels, reason: str) -> Node:
+    lo, hi = count_range(levels.identity_of(source.origin.module), signed=fact.signed)
+    op = ops.Quantiser((), lo, hi, per_channel=False, reason=reason)
+    return replace(source, name=f"{source.name}.identity", op=op, inputs=(source.name,))
+
+
+def _per_channel_sources(graph: Graph, name: str) -> set[str]:
+    """Per-channel quantisers whose units reach a value."""
+    node = graph.by_name[name]
+    if isinstance(node.op, ops.Quantiser):
+        return {name} if node.op.per_channel else set()
+    found: set[str] = set()
+    if not isinstance(node.op, ops.Conv | ops.Linear):
+        for source in node.inputs:
+            found |= _per_channel_sources(graph, source)
+    return found
+
+
+# ---------------------------------------------------------------- facts
+@FACTS.rule(ops.Input)
+def _input_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> Fact:
+    return Fact(node.shape, (1,) * len(node.shape), 2**levels.input.bits - 1, counts=True)
+
+
+@FACTS.rule(ops.Conv, ops.Linear)
+def _weighted_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> Fact:
+    (fact,) = known
+    assert isinstance(node.op, ops.Conv | ops.Linear)
+    channel = 0 if isinstance(node.op, ops.Conv) else len(node.shape) - 1
+    pattern = tuple(n if axis == channel else 1 for axis, n in enumerate(node.shape))
+    bound = fact.bound * weight_growth(node, graph, levels)
+    return Fact(node.shape, pattern, bound, offset=fact.offset or node.op.bias is not None)
+
+
+@FACTS.rule(ops.AxisMap)
+def _axis_map_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> Fact:
+    (fact,) = known
+    assert isinstance(node.op, ops.AxisMap)
+    matrix = graph.tensors[node.op.matrix]
+    signed = fact.signed or bool((matrix < 0).any())
+    growth = int(matrix.abs().sum(1).max())
+    return replace(fact, shape=node.shape, bound=fact.bound * growth, counts=False, signed=signed)
+
+
+@FACTS.rule(ops.Affine)
+def _affine_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> Fact:
+    (fact,) = known
+    assert isinstance(node.op, ops.Affine)
+    pattern = patterns.affine_pattern(node.op, fact.pattern, graph.tensors)
+    moved = fact.shape == node.shape
+    return Fact(
+        node.shape, pattern, fact.bound, fact.counts and moved, plain=False, offset=fact.offset or node.op.offset is not None
+    )
+
+
+@FACTS.rule(ops.Add)
+def _add_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> Fact:
+    assert isinstance(node.op, ops.Add)
+    signed = any(fact.signed for fact in known) or -1 in node.op.signs
+    pattern = patterns.broadcast(*(fact.pattern for fact in known))
+    offset = any(fact.offset for fact in known)
+    return Fact(node.shape, patterns.lifted(pattern, len(node.shape)), SUM_BUDGET, offset=offset, signed=signed)
+
+
+@FACTS.rule(ops.Concat)
+def _concat_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> Fact:
+    assert isinstance(node.op, ops.Concat)
+    pattern = patterns.joined(
+        node.op.axis, tuple(fact.shape for fact in known), tuple(fact.pattern for fact in known)
+    )
+    return Fact(
+        node.shape,
+        pattern,
+        max(fact.bound for fact in known),
+        all(fact.counts for fact in known),
+        all(fact.plain for fact in known),
+        any(fact.offset for fact in known),
+        any(fact.signed for fact in known),
+    )
+
+
+@FACTS.rule(*ops.REARRANGING)
+def _rearranged_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> Fact:
+    (fact,) = known
+    pattern, _ = patterns.rearranged(node.op, fact.shape, fact.pattern)
+    filled = isinstance(node.op, ops.Pad) and node.op.value != 0
+    return replace(fact, shape=node.shape, pattern=pattern, offset=fact.offset or filled, signed=fact.signed or filled)
+
+
+@FACTS.rule(ops.Mul)
+def _mul_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> Fact:
+    a, b = known
+    pattern = patterns.lifted(patterns.broadcast(a.pattern, b.pattern), len(node.shape))
+    return Fact(node.shape, pattern, a.bound * b.bound, plain=a.plain and b.plain, signed=a.signed or b.signed)
+
+
+@FACTS.rule(ops.MaxPool, ops.AMax)
+def _maximum_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> Fact:
+    (fact,) = known
+    pattern = fact.pattern
+    if isinstance(node.op, ops.AMax) and not node.op.keepdim:
+        pattern = tuple(n for axis, n in enumerate(pattern) if axis not in node.op.axes)
+    return replace(fact, shape=node.shape, pattern=pattern)
+
+
+@FACTS.rule(ops.Quantiser)
+def _quantiser_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> Fact:
+    assert isinstance(node.op, ops.Quantiser)
+    per_channel = node.op.per_channel and len(node.shape) > 0
+    pattern = tuple(n if per_channel and axis == 0 else 1 for axis, n in enumerate(node.shape))
+    return Fact(node.shape, pattern, max(-node.op.lo, node.op.hi), counts=True, signed=node.op.lo < 0)
+
+
+# ---------------------------------------------------------------- needs
+def weight_growth(node: Node, graph: Graph, levels: Levels) -> int:
+    """The largest sum of |integer weights| that one output can have."""
+    assert isinstance(node.op, ops.Conv | ops.Linear)
+    weight = graph.tensors[node.op.weight]
+    fan_in = weight[0].numel()
+    if isinstance(node.op, ops.Conv) and node.op.transposed:
+        fan_in = weight.shape[0] // node.op.groups * weight[0, 0].numel()
+    return fan_in * (2 ** (levels.weight_bits_of(node.origin.module) - 1) - 1)
+
+
+@NEEDS.rule(ops.Conv)
+def _conv_need(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> tuple[Need, ...]:
+    spatial = tuple(range(1, len(known[0].shape)))
+    return (Need("a convolution", spatial, growth=weight_growth(node, graph, levels)),)
+
+
+@NEEDS.rule(ops.Linear)
+def _linear_need(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> tuple[Need, ...]:
+    others = tuple(range(len(known[0].shape) - 1))
+    return (Need("a linear layer", others, growth=weight_growth(node, graph, levels)),)
+
+
+@NEEDS.rule(ops.AxisMap)
+def _axis_map_need(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> tuple[Need, ...]:
+    assert isinstance(node.op, ops.AxisMap)
+    growth = int(graph.tensors[node.op.matrix].abs().sum(1).max())
+    return (Need("an average or upsampling", (node.op.axis,), growth=growth),)
+
+
+@NEEDS.rule(ops.Add)
+def _add_need(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> tuple[Need, ...]:
+    return (Need("a sum", limit=SUM_BUDGET // 4 // len(known)),) * len(known)
+
+
+@NEEDS.rule(ops.Mul)
+def _mul_need(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> tuple[Need, ...]:
+    return (Need("a product", counts=True, no_offset=True),) * 2
+
+
+@NEEDS.rule(ops.MaxPool)
+def _max_pool_need(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> tuple[Need, ...]:
+    assert isinstance(node.op, ops.MaxPool)
+    rank = len(known[0].shape)
+    pooled = tuple(range(rank - len(node.op.kernel), rank))
+    return (Need("a max-pool", pooled, counts=True, plain=True, no_offset=True),)
+
+
+@NEEDS.rule(ops.AMax)
+def _amax_need(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> tuple[Need, ...]:
+    assert isinstance(node.op, ops.AMax)
+    return (Need("a maximum", node.op.axes, counts=True, plain=True, no_offset=True),)
+
+
+@NEEDS.rule(ops.Affine, ops.Concat, *ops.REARRANGING, ops.Quantiser)
+def _no_need(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> tuple[Need, ...]:
+    return (Need("it"),) * len(known)

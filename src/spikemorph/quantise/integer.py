@@ -1,0 +1,178 @@
+"""From grids to the integer graph: weights, factors, breakpoints and biases as int64 tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from spikemorph.ir import ops
+from spikemorph.ir.graph import Dialect, Graph, Node
+from spikemorph.ir.table import OpTable
+from spikemorph.ir.verify import verify
+from spikemorph.quantise.grids import Accumulator, Cell, accumulator
+from spikemorph.quantise.network import QuantisedNetwork, sources_of_outputs
+from spikemorph.quantise.tables import step_table
+
+
+@final
+@dataclass
+class Draft:
+    """An integer graph in the making; lives inside `integer_graph` only."""
+
+    network: QuantisedNetwork
+    cells: Mapping[str, Cell]
+    nodes: list[Node] = field(default_factory=list)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+
+    def keep(self, name: str, value: Tensor) -> str:
+        """Store a tensor under a name."""
+        self.tensors[name] = value.detach().contiguous().clone()
+        return name
+
+    def integers(self, name: str, value: Tensor | None) -> str | None:
+        """Store whole numbers as int64; None stays None, and so do biases that are all zero."""
+        if value is None or not bool((value != 0).any()):
+            return None
+        return self.keep(name, _whole(value))
+
+    def add(self, node: Node, op: ops.Op) -> None:
+        """The node with another op, its inputs renamed."""
+        self.nodes.append(replace(node, op=op, inputs=tuple(self.names[name] for name in node.inputs)))
+        self.names[node.name] = node.name
+
+
+def _whole(value: Tensor) -> Tensor:
+    return value.detach().round().to(torch.int64)
+
+
+Rule = Callable[[Draft, Node, Cell], None]
+FREEZE: OpTable[Rule] = OpTable("freeze", ops.PLANNED_OPS, dict.fromkeys(ops.HOST, "copied behind the readouts"))
+
+
+def integer_graph(network: QuantisedNetwork) -> Graph:
+    """The integer graph whose QNN the network models.
+
+    Raises:
+        DataError: the network was never calibrated.
+        GraphError: the result breaks the rules of its dialect (a bug).
+    """
+    graph = network.graph
+    with torch.no_grad():
+        draft = Draft(network, network.cells())
+        for node in graph.body:
+            FREEZE[type(node.op)](draft, node, draft.cells[node.name])
+        readouts = {name: _readout(draft, graph.by_name[name]) for name in sources_of_outputs(graph)}
+    for node in graph.nodes:
+        if isinstance(node.op, ops.HOST):
+            sources = tuple(readouts.get(name, name) for name in node.inputs)
+            draft.nodes.append(replace(node, inputs=sources))
+    made = Graph(
+        Dialect.INTEGER,
+        tuple(draft.nodes),
+        tuple(readouts.get(name, name) for name in graph.outputs),
+        draft.tensors,
+        graph.structure,
+    )
+    verify(made)
+    return made
+
+
+def _readout(draft: Draft, node: Node) -> str:
+    acc = accumulator(draft.cells[node.name])
+    name = f"{node.name}.readout"
+    scale = draft.keep(f"{name}.scale", acc.unit.double())
+    bias = draft.integers(f"{name}.bias", acc.bias)
+    live = acc.rest is not None and bool((acc.rest != 0).any())
+    offset = draft.keep(f"{name}.offset", acc.rest.double()) if live and acc.rest is not None else None
+    op = ops.Readout(scale, bias, offset)
+    draft.nodes.append(replace(node, name=name, op=op, inputs=(draft.names[node.name],)))
+    return name
+
+
+@FREEZE.rule(ops.Input)
+def _input(draft: Draft, node: Node, cell: Cell) -> None:
+    assert isinstance(node.op, ops.Input)
+    lo, hi = (int(end) for end in draft.network.grid(node)[1:])
+    unit = draft.keep(f"{node.name}.unit", cell.unit.double().reshape(()))
+    draft.add(node, ops.Input(node.op.index, lo, hi, unit))
+
+
+@FREEZE.rule(ops.Conv, ops.Linear)
+def _weighted(draft: Draft, node: Node, cell: Cell) -> None:
+    assert isinstance(node.op, ops.Conv | ops.Linear)
+    weight = draft.keep(f"{node.name}.weight", _whole(cell.integers["weight"]))
+    draft.add(node, replace(node.op, weight=weight, bias=None))
+
+
+@FREEZE.rule(ops.AxisMap)
+def _axis_map(draft: Draft, node: Node, cell: Cell) -> None:
+    assert isinstance(node.op, ops.AxisMap)
+    matrix = draft.keep(f"{node.name}.matrix", draft.network.graph.tensors[node.op.matrix])
+    draft.add(node, ops.AxisMap(node.op.axis, matrix))
+
+
+@FREEZE.rule(ops.Affine)
+def _affine(draft: Draft, node: Node, cell: Cell) -> None:
+    """Gain and constant went into the unit and the offset; a broadcast remains where the shape grew."""
+    source = draft.names[node.inputs[0]]
+    if draft.network.graph.by_name[node.inputs[0]].shape == node.shape:
+        draft.names[node.name] = source
+    else:
+        draft.add(node, ops.Expand(node.shape))
+
+
+@FREEZE.rule(ops.Add)
+def _add(draft: Draft, node: Node, cell: Cell) -> None:
+    assert isinstance(node.op, ops.Add)
+    terms, signs = [], []
+    for i, source in enumerate(node.inputs):
+        factor = _whole(cell.integers[f"factor{i}"])
+        term = draft.names[source]
+        alike = factor == factor.reshape(-1)[0]
+        if bool(alike.all()) and abs(int(factor.reshape(-1)[0])) == 1:
+            signs.append(int(factor.reshape(-1)[0]))
+        else:
+            name = f"{node.name}.branch{i}"
+            op = ops.Scale(draft.keep(f"{name}.factor", factor))
+            shape = tuple(torch.broadcast_shapes(draft.network.graph.by_name[source].shape, factor.shape))
+            draft.nodes.append(replace(node, name=name, op=op, inputs=(term,), shape=shape))
+            term = name
+            signs.append(1)
+        terms.append(term)
+    draft.nodes.append(replace(node, op=ops.Add(tuple(signs)), inputs=tuple(terms)))
+    draft.names[node.name] = node.name
+
+
+@FREEZE.rule(ops.Pad)
+def _pad(draft: Draft, node: Node, cell: Cell) -> None:
+    assert isinstance(node.op, ops.Pad)
+    draft.add(node, ops.Pad(node.op.pads))
+
+
+@FREEZE.rule(ops.Concat, ops.Reshape, ops.Permute, ops.Slice, ops.Expand, ops.Mul, ops.MaxPool, ops.AMax)
+def _unchanged(draft: Draft, node: Node, cell: Cell) -> None:
+    draft.add(node, node.op)
+
+
+@FREEZE.rule(ops.Quantiser)
+def _quantiser(draft: Draft, node: Node, cell: Cell) -> None:
+    op, acc = node.op, cell.source
+    assert isinstance(op, ops.Quantiser) and acc is not None
+    tensors = {
+        name: draft.network.tensor(name)
+        for link in op.chain
+        if isinstance(link, ops.Affine)
+        for name in (link.gain, link.offset)
+        if name is not None
+    }
+    table = step_table(op, acc.unit, acc.rest, cell.unit, tensors)
+    values = None if table.values is None else draft.keep(f"{node.name}.values", table.values)
+    breakpoints = draft.keep(f"{node.name}.breakpoints", table.breakpoints)
+    bias = draft.integers(f"{node.name}.bias", acc.bias)
+    draft.add(node, ops.Neuron(op.lo, op.hi, breakpoints, values, bias, identity=not op.chain))
+

@@ -1,0 +1,240 @@
+"""A planned network with its trainable numbers, as an ordinary torch module on the very grids of the integer graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from spikemorph.errors import DataError, LevelsError
+from spikemorph.evaluate import functions, pooling
+from spikemorph.evaluate.batching import Batches
+from spikemorph.evaluate.encode import as_inputs
+from spikemorph.evaluate.host import host_values
+from spikemorph.evaluate.linear import LINEAR, align_ranks
+from spikemorph.ir import ops, structure
+from spikemorph.ir.graph import Graph, Node
+from spikemorph.passes.levels import Levels
+from spikemorph.quantise.grids import Accumulator, Cell, accumulator, lay_grids, round_through
+from spikemorph.quantise.inputs import input_grid
+from spikemorph.quantise.observe import observe
+from spikemorph.quantise.scale import choose_unit
+
+
+class QuantisedNetwork(nn.Module):
+    """Fake-quantised twin of an integer graph, for training. Made by `trainable`, turned into integers by `freeze`.
+
+    Integers flow between the ops as float32 numbers; rounding passes gradients straight through; units and
+    weight steps are learned as base-2 logarithms, so they stay positive.
+
+    Args:
+        graph: planned dialect.
+        levels: the ranges of counts and weights.
+    """
+
+    def __init__(self, graph: Graph, levels: Levels) -> None:
+        super().__init__()
+        self.graph, self.levels = graph, levels
+        self._slots = {name: f"t{i}" for i, name in enumerate(_used_tensors(graph))}
+        self.values = nn.ParameterDict(
+            {slot: _parameter(graph.tensors[name]) for name, slot in self._slots.items()}
+        )
+        self._slot_of = {node.name: f"n{i}" for i, node in enumerate(graph.nodes)}
+        self.log_units = nn.ParameterDict()
+        self.log_steps = nn.ParameterDict()
+        for node in graph.nodes:
+            slot = self._slot_of[node.name]
+            if isinstance(node.op, ops.Quantiser):
+                rows = node.shape[0] if node.op.per_channel and node.shape else 1
+                self.log_units[slot] = nn.Parameter(torch.full((rows,), torch.nan))
+            elif isinstance(node.op, ops.Conv | ops.Linear):
+                channels = node.shape[0 if isinstance(node.op, ops.Conv) else -1]
+                self.log_steps[slot] = nn.Parameter(torch.full((channels,), torch.nan))
+            elif isinstance(node.op, ops.Input):
+                self.register_buffer(f"grid_{slot}", torch.full((3,), torch.nan, dtype=torch.float64))
+
+    # ------------------------------------------------------------ parameters of the grids
+    def tensor(self, name: str) -> Tensor:
+        """A weight, bias, gain or offset."""
+        return cast(Tensor, self.values[self._slots[name]])
+
+    def weight_step(self, node: Node, absorbed: Tensor, largest: int) -> Tensor:
+        """Learned steps [out]; chosen from the weights when first asked for."""
+        log_step = self.log_steps[self._slot_of[node.name]]
+        if bool(log_step.isnan().any()):
+            unit = choose_unit(absorbed.detach().flatten(1), -largest, largest, self.levels.weight_observer)
+            log_step.data.copy_(unit.log2())
+        return torch.exp2(log_step.double())
+
+    def unit(self, node: Node, pattern: tuple[int, ...]) -> Tensor:
+        """The learned unit of a quantiser, the fixed one of an input."""
+        if isinstance(node.op, ops.Input):
+            unit = self.grid(node)[:1]
+        else:
+            unit = torch.exp2(self.log_units[self._slot_of[node.name]].double())
+        if bool(unit.isnan().any()):
+            raise DataError(
+                where=f"neuron '{node.name}'",
+                got="no unit yet",
+                known="units come from calibration data",
+                do="pass calibration to trainable(...), or call module.calibrate(samples) before training",
+            )
+        return unit.reshape(pattern)
+
+    def grid(self, node: Node) -> Tensor:
+        """(unit, lo, hi) of an input, float64."""
+        return cast(Tensor, getattr(self, f"grid_{self._slot_of[node.name]}"))
+
+    def calibrate(self, calibration: Batches) -> None:
+        """Choose all units and weight steps from samples of training data, in place.
+
+        Raises:
+            DataError: empty or unfit calibration data.
+        """
+        for name, samples in observe(self.graph, calibration).items():
+            node = self.graph.by_name[name]
+            if isinstance(node.op, ops.Input):
+                grid = input_grid(samples, self.levels.input.bits)
+                self.grid(node).copy_(torch.tensor(grid, dtype=torch.float64))
+            elif isinstance(node.op, ops.Quantiser):
+                unit = choose_unit(samples, node.op.lo, node.op.hi, self.levels.observer)
+                self.log_units[self._slot_of[name]].data.copy_(unit.log2())
+        for log_step in self.log_steps.values():
+            log_step.data.fill_(torch.nan)
+        with torch.no_grad():
+            self.cells()
+
+    def cells(self) -> dict[str, Cell]:
+        """The grid of every value, with gradients."""
+        return lay_grids(self.graph, self.levels, self)
+
+    # ------------------------------------------------------------ running
+    def forward(self, *inputs: Tensor) -> Any:
+        """The module's own output structure, from float inputs [batch, *shape]."""
+        return self.with_activity(*inputs)[0]
+
+    def with_activity(self, *inputs: Tensor) -> tuple[Any, Tensor]:
+        """The outputs, and the mean |count| over all neurons: add a multiple to the loss for fewer spikes."""
+        values, cells = self.integers(*inputs)
+        counts = [values[node.name].abs() for node in self.graph.nodes if isinstance(node.op, ops.Quantiser)]
+        activity = sum((each.sum() for each in counts), torch.zeros(())) / max(sum(each.numel() for each in counts), 1)
+        real = {name: self._decoded(cells[name], values[name]) for name in sources_of_outputs(self.graph)}
+        known = host_values(self.graph, real)
+        return structure.build(self.graph.structure, [known[name] for name in self.graph.outputs]), activity
+
+    def integers(self, *inputs: Tensor) -> tuple[dict[str, Tensor], dict[str, Cell]]:
+        """Every value as float32 integers [batch, *shape] by node name, and the grids."""
+        as_inputs(self.graph, inputs)
+        cells = self.cells()
+        values: dict[str, Tensor] = {}
+        for node in self.graph.body:
+            sources = [values[name] for name in node.inputs]
+            values[node.name] = self._value(node, cells[node.name], sources, inputs)
+        return values, cells
+
+    def _value(self, node: Node, cell: Cell, sources: list[Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
+        match node.op:
+            case ops.Input(index):
+                _, lo, hi = self.grid(node)
+                return (inputs[index].double() / cell.unit + 0.5).floor().clamp(lo, hi).float()
+            case ops.Affine():
+                return sources[0].expand(-1, *node.shape)
+            case ops.Add():
+                return self._sum(cell, sources)
+            case ops.Mul():
+                a, b = align_ranks(*sources)
+                return a * b
+            case ops.MaxPool() | ops.AMax():
+                return pooling.maximum(node.op, sources[0])
+            case ops.Quantiser():
+                return self._count(node.op, cell, sources[0])
+            case ops.Conv(weight=weight):
+                return _without_bias(node.op, sources, {weight: cell.integers["weight"].float()})
+            case ops.Linear(weight=weight):
+                return _without_bias(node.op, sources, {weight: cell.integers["weight"].float()})
+            case ops.AxisMap(axis, matrix, _):
+                return LINEAR[ops.AxisMap](ops.AxisMap(axis, matrix), sources, self.graph.tensors)
+            case ops.Pad(pads, _):
+                return LINEAR[ops.Pad](ops.Pad(pads), sources, {})
+            case _:
+                return LINEAR[type(node.op)](node.op, sources, {})
+
+    @staticmethod
+    def _sum(cell: Cell, sources: list[Tensor]) -> Tensor:
+        rank = cell.unit.dim()
+        total: Tensor | None = None
+        for i, source in enumerate(sources):
+            lifted = source.reshape(source.shape[0], *(1,) * (rank + 1 - source.dim()), *source.shape[1:])
+            term = lifted * cell.integers[f"factor{i}"].float()
+            total = term if total is None else total + term
+        assert total is not None
+        return total
+
+    def _count(self, op: ops.Quantiser, cell: Cell, source: Tensor) -> Tensor:
+        assert cell.source is not None
+        x = _real(cell.source, source)
+        for link in op.chain:
+            if isinstance(link, ops.Affine):
+                named = {name: self.tensor(name) for name in (link.gain, link.offset) if name is not None}
+                x = LINEAR[ops.Affine](link, [x], named)
+            else:
+                x = functions.apply(link, x)
+        return round_through((x / cell.unit.float()).clamp(op.lo, op.hi))
+
+    @staticmethod
+    def _decoded(cell: Cell, value: Tensor) -> Tensor:
+        return _real(accumulator(cell), value)
+
+
+def _real(acc: Accumulator, integers: Tensor) -> Tensor:
+    x = integers if acc.bias is None else integers + acc.bias.float()
+    x = x * acc.unit.float()
+    return x if acc.rest is None else x + acc.rest.float()
+
+
+def _without_bias(op: ops.Conv | ops.Linear, sources: list[Tensor], tensors: Mapping[str, Tensor]) -> Tensor:
+    return LINEAR[type(op)](replace(op, bias=None), sources, tensors)
+
+
+def _parameter(value: Tensor) -> nn.Parameter:
+    return nn.Parameter(value.detach().float().clone())
+
+
+def _used_tensors(graph: Graph) -> list[str]:
+    """Names of the real-valued tensors that training may move, in order of use."""
+    names: dict[str, None] = {}
+    for node in graph.nodes:
+        links = node.op.chain if isinstance(node.op, ops.Quantiser) else (node.op,)
+        for link in links:
+            for part in ("weight", "bias", "gain", "offset"):
+                name = getattr(link, part, None)
+                if name is not None:
+                    names[name] = None
+    return list(names)
+
+
+def sources_of_outputs(graph: Graph) -> tuple[str, ...]:
+    """Values that are read out: outputs, and what host ops read, host ops themselves aside."""
+    hosts = {node.name for node in graph.nodes if isinstance(node.op, ops.HOST)}
+    read = [*graph.outputs, *(name for node in graph.nodes if node.name in hosts for name in node.inputs)]
+    return tuple(dict.fromkeys(name for name in read if name not in hosts))
+
+
+def check_overrides(graph: Graph, levels: Levels) -> None:
+    """Every override names a module of the network.
+
+    Raises:
+        LevelsError: an override that covers nothing.
+    """
+    modules = {node.origin.module for node in graph.nodes if node.origin.module}
+    for path in levels.overrides:
+        if not any(module == path or module.startswith(path + ".") for module in modules):
+            raise LevelsError(
+                where="Levels(overrides)",
+                got=f"'{path}', which is no module of this network",
+                known=", ".join(sorted(modules)),
+                do="use the module path as `spikemorph inspect` prints it",
+            )

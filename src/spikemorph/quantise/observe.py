@@ -1,0 +1,48 @@
+"""What the float network does on calibration data: samples of every value that gets a grid."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spikemorph.evaluate.batching import Batches, batches
+from spikemorph.evaluate.floats import evaluate_float
+from spikemorph.ir import ops
+from spikemorph.ir.graph import Graph, Node
+
+KEEP = 2**18
+"""Numbers kept of one value over the whole calibration; the largest are always among them."""
+
+CHUNK = 64
+
+
+def observe(graph: Graph, calibration: Batches) -> dict[str, Tensor]:
+    """Samples [rows, n] of every input and quantiser: a row a channel if its units are per channel, else one.
+
+    Args:
+        graph: planned dialect.
+    """
+    kept: dict[str, list[Tensor]] = {node.name: [] for node in graph.nodes if isinstance(node.op, ops.Input | ops.Quantiser)}
+    for inputs in batches(graph, calibration, size=CHUNK, where="calibration"):
+        values = evaluate_float(graph, inputs)
+        for name, parts in kept.items():
+            parts.append(rows_of(graph.by_name[name], values[name]))
+            if sum(part.shape[1] for part in parts) > 4 * KEEP:
+                parts[:] = [_thinned(torch.cat(parts, 1))]
+    return {name: _thinned(torch.cat(parts, 1)) for name, parts in kept.items()}
+
+
+def rows_of(node: Node, value: Tensor) -> Tensor:
+    """A value [batch, *shape] as rows [channels or 1, n]."""
+    if isinstance(node.op, ops.Quantiser) and node.op.per_channel and node.shape:
+        return value.movedim(1, 0).flatten(1)
+    return value.reshape(1, -1)
+
+
+def _thinned(rows: Tensor) -> Tensor:
+    """At most KEEP numbers a row, evenly spaced by position, and the extremes."""
+    keep = max(KEEP // rows.shape[0], 1024)
+    if rows.shape[1] <= keep:
+        return rows
+    evenly = torch.linspace(0, rows.shape[1] - 1, keep - 2).long()
+    return torch.cat([rows[:, evenly], rows.amax(1, keepdim=True), rows.amin(1, keepdim=True)], 1)

@@ -1,0 +1,60 @@
+"""From numbers seen to the unit of a grid."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from typing_extensions import assert_never
+
+from spikemorph.passes.levels import LeastSquares, Max, Observer, Percentile
+
+TINY = 1e-12
+
+
+def choose_unit(samples: Tensor, lo: int, hi: int, observer: Observer) -> Tensor:
+    """Units [rows], float64, of grids lo..hi for samples [rows, n]; 1 / hi for a row of zeros.
+
+    Args:
+        samples: numbers to be represented as unit * integer.
+        lo, hi: range of the integers, lo <= 0 < hi.
+        observer: max, percentile of the non-zero magnitudes, or least squared error.
+    """
+    x = samples.double()
+    reach = _reach(x, lo, hi)
+    largest = reach.amax(1)
+    match observer:
+        case Max():
+            unit = largest
+        case Percentile(percent):
+            unit = torch.stack([_percentile(row, percent) for row in reach])
+        case LeastSquares():
+            unit = _least_squares(x, lo, hi, largest)
+        case _:
+            assert_never(observer)
+    return torch.where(largest > TINY, unit.clamp(min=TINY), torch.full_like(unit, 1.0 / hi))
+
+
+def _reach(x: Tensor, lo: int, hi: int) -> Tensor:
+    """The unit at which each number would sit on the end of the grid."""
+    negative = x.clamp(max=0) / lo if lo < 0 else torch.zeros_like(x)
+    return torch.maximum(x.clamp(min=0) / hi, negative)
+
+
+def _percentile(reach: Tensor, percent: float) -> Tensor:
+    live = reach[reach > 0]
+    if live.numel() == 0:
+        return reach.new_zeros(())
+    rank = max(1, round(percent / 100 * live.numel()))
+    return live.kthvalue(rank).values
+
+
+def _least_squares(x: Tensor, lo: int, hi: int, largest: Tensor) -> Tensor:
+    """The best of 100 candidates between 1/100 of the full reach and a little over it."""
+    best = largest.clone()
+    error = torch.full_like(largest, torch.inf)
+    for factor in torch.logspace(-2, 0.02, 100, dtype=torch.float64).tolist():
+        unit = (largest * factor).clamp(min=TINY).unsqueeze(1)
+        now = (x - unit * (x / unit + 0.5).floor().clamp(lo, hi)).square().sum(1)
+        best = torch.where(now < error, unit.squeeze(1), best)
+        error = torch.minimum(now, error)
+    return best

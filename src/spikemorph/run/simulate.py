@@ -1,0 +1,57 @@
+"""Run a spiking network: one verb for all engines."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from spikemorph.convert.network import SpikingNetwork
+from spikemorph.errors import RunError
+from spikemorph.evaluate.encode import Samples, input_counts
+from spikemorph.run.dense import Dense
+from spikemorph.run.record import Record
+from spikemorph.run.result import Run
+
+
+class Engine(Protocol):
+    """Anything that turns input counts into a `Run`."""
+
+    def run(
+        self, network: SpikingNetwork, counts: tuple[Tensor, ...], *, steps: int | None, record: tuple[Record, ...]
+    ) -> Run:
+        """Simulate `steps` steps, or until quiescent if None; counts are int64 [batch, *shape]."""
+
+
+def simulate(
+    network: SpikingNetwork,
+    x: Samples,
+    *,
+    steps: int | None = None,
+    engine: Engine | None = None,
+    record: Record | tuple[Record, ...] = (),
+) -> Run:
+    """Run a batch from rest. Nothing is kept between two calls.
+
+    Args:
+        network: from `convert` or `load`.
+        x: [batch, *shape], or a tuple with one tensor an argument.
+        steps: None runs until nothing is in flight; a number runs exactly so many, `Run.settled` says
+            which samples were at rest by then.
+        engine: Dense() by default; Reference() is the slow oracle.
+        record: what to keep besides the outputs and totals.
+
+    Raises:
+        DataError: the input does not fit.
+        RunError: steps below 1.
+    """
+    if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
+        raise RunError(
+            where="simulate(steps)",
+            got=repr(steps),
+            known="a whole number of at least 1, or None",
+            do="use steps=None to run until quiescent",
+        )
+    counts = input_counts(network.graph, x)
+    wanted = record if isinstance(record, tuple) else (record,)
+    return (Dense() if engine is None else engine).run(network, counts, steps=steps, record=wanted)

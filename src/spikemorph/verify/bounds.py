@@ -1,0 +1,39 @@
+"""What is proven of a spiking network before it runs: integer types and the number of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from spikemorph.convert.network import Spikes, SpikingNetwork
+from spikemorph.evaluate.intervals import Interval, intervals
+from spikemorph.ir import ops
+from spikemorph.ir.graph import Node
+
+INTEGER_TYPES: Mapping[str, int] = {"int16": 2**15 - 1, "int32": 2**31 - 1, "int64": 2**63 - 1}
+
+
+def integer_type(bound: int) -> str:
+    """The narrowest type that holds every integer of this magnitude."""
+    return next(name for name, largest in INTEGER_TYPES.items() if bound <= largest)
+
+
+def steps_bound(network: SpikingNetwork) -> int:
+    """Steps after which nothing can be in flight, for any input: the longest path of ceil((hi - lo) / m).
+
+    A neuron whose sources have settled has at most hi - lo units to go, m of them in each step; spikes pass
+    through all layers within their step.
+    """
+    found = intervals(network.graph)
+    until: dict[str, int] = {}
+    for node in network.graph.body:
+        before = max((until[name] for name in node.inputs), default=0)
+        until[node.name] = before + _steps_of(network, node, found[node.name])
+    return max(until.values(), default=0)
+
+
+def _steps_of(network: SpikingNetwork, node: Node, interval: Interval) -> int:
+    coded = isinstance(node.op, ops.Input) and isinstance(network.encoding, Spikes)
+    if not coded and not isinstance(node.op, ops.EMITTING):
+        return 0
+    lo, hi = interval
+    return -(-int((hi - lo).max()) // network.spike.largest)

@@ -1,0 +1,297 @@
+"""The certificate: a spiking network equals its quantised network on every neuron of every sample, or where not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from spikemorph.convert.network import Analog, Graded, SpikingNetwork
+from spikemorph.errors import FileError, GraphError
+from spikemorph.evaluate.batching import Batches, batches
+from spikemorph.evaluate.encode import input_counts, saturated
+from spikemorph.evaluate.integers import evaluate_counts
+from spikemorph.evaluate.intervals import accumulator_bounds
+from spikemorph.ir.graph import Dialect, Graph
+from spikemorph.ir.store import graph_hash
+from spikemorph.run.dense import Dense
+from spikemorph.run.record import Everything, SpikeCounts
+from spikemorph.run.result import Run
+from spikemorph.run.simulate import Engine
+from spikemorph.verify.bounds import integer_type, steps_bound
+from spikemorph.verify.structure import Difference, differences
+
+FORMAT = 1
+CHUNK = 100
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FirstDifference:
+    """The first neuron (in data-flow order, then sample, channel, position) whose counts differ.
+
+    `step` is 1 + the last step in which the spiking neuron emitted, 0 if it never did; channel and position
+    are None where the value has no such axis.
+    """
+
+    layer: str
+    sample: int
+    channel: int | None
+    position: tuple[int, ...]
+    step: int
+    qnn: int
+    snn: int
+
+
+@final
+@dataclass(frozen=True)
+class Certificate:
+    """What was compared and proven; `lossless` is the verdict. Steps and spikes are of the spiking network."""
+
+    lossless: bool
+    graph_hash: str
+    network_hash: str
+    data_hash: str
+    samples: int
+    neurons: int
+    neurons_compared: int
+    neurons_different: int
+    outputs_compared: int
+    outputs_different: int
+    structural_differences: tuple[Difference, ...]
+    first_difference: FirstDifference | None
+    unsettled_samples: int
+    saturated_samples: int
+    accumulator_bounds: Mapping[str, int]
+    accumulator_types: Mapping[str, str]
+    integer_type: str
+    steps_bound: int
+    steps_max: int
+    steps_p999: float
+    steps_mean: float
+    spikes: int
+    events: int
+    spikes_per_neuron: float
+    spike_kind: str
+    analog_inputs: str
+    engine: str
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """The certificate as a JSON object."""
+        return json.dumps(asdict(self), indent=2)
+
+
+@dataclass
+class _Books:
+    """Sums over the batches of one verification."""
+
+    data: Any = field(default_factory=hashlib.sha256)
+    samples: int = 0
+    compared: int = 0
+    different: int = 0
+    outputs: int = 0
+    outputs_different: int = 0
+    first: FirstDifference | None = None
+    unsettled: int = 0
+    saturated: int = 0
+    steps: list[Tensor] = field(default_factory=list)
+    spikes: int = 0
+    events: int = 0
+
+
+def verify(
+    network: SpikingNetwork, graph: Graph, data: Batches, *, engine: Engine | None = None
+) -> Certificate:
+    """Compare the spiking network at quiescence with the quantised network, neuron by neuron, and by structure.
+
+    Raises nothing about losslessness: the certificate says whether and where they differ.
+
+    Args:
+        network: from `convert` or `load`.
+        graph: the integer graph (QNN) it should equal.
+        data: a tensor of samples, a tuple of tensors, or a loader of batches.
+        engine: that runs the spiking network, Dense() by default.
+
+    Raises:
+        DataError: empty or unfit data.
+        GraphError: `graph` is no integer graph.
+    """
+    if graph.dialect is not Dialect.INTEGER:
+        raise GraphError(
+            where="verify(graph)",
+            got=f"dialect {graph.dialect.value}",
+            known="an integer graph, from quantise or freeze",
+            do="pass the graph that was converted",
+        )
+    engine = Dense() if engine is None else engine
+    books = _Books()
+    for inputs in batches(graph, data, size=CHUNK, where="verification data"):
+        _compare_batch(network, graph, inputs, engine, books)
+    return _certificate(network, graph, engine, books)
+
+
+def _compare_batch(
+    network: SpikingNetwork, graph: Graph, inputs: tuple[Tensor, ...], engine: Engine, books: _Books
+) -> None:
+    for each in inputs:
+        books.data.update(str(tuple(each.shape[1:])).encode())
+        books.data.update(each.contiguous().numpy().tobytes())
+    counts = input_counts(graph, inputs)
+    rest = evaluate_counts(graph, counts)
+    run = engine.run(network, input_counts(network.graph, inputs), steps=None, record=(SpikeCounts(),))
+    assert run.counts is not None
+    for node in graph.neurons:
+        snn = run.counts.get(node.name)
+        qnn = rest[node.name].to(torch.int64)
+        books.compared += qnn.numel()
+        if snn is None or snn.shape != qnn.shape:
+            books.different += qnn.numel()
+            continue
+        wrong = int((snn != qnn).sum())
+        books.different += wrong
+        if wrong and books.first is None:
+            books.first = _locate(network, node.name, qnn, snn, inputs, engine, books.samples)
+    for node in graph.readouts:
+        qnn = rest[node.name].to(torch.int64)
+        raw = run.raw.get(node.name)
+        books.outputs += qnn.numel()
+        same = raw is not None and raw.shape == qnn.shape
+        books.outputs_different += int((raw != qnn).sum()) if same and raw is not None else qnn.numel()
+    _add_run(books, run, int(saturated(graph, inputs).sum()), inputs[0].shape[0])
+
+
+def _add_run(books: _Books, run: Run, outside: int, samples: int) -> None:
+    books.samples += samples
+    books.saturated += outside
+    books.unsettled += int((~run.settled).sum())
+    books.steps.append(run.sample_steps)
+    books.spikes += run.spikes
+    books.events += run.events
+
+
+def _locate(
+    network: SpikingNetwork,
+    layer: str,
+    qnn: Tensor,
+    snn: Tensor,
+    inputs: tuple[Tensor, ...],
+    engine: Engine,
+    samples_before: int,
+) -> FirstDifference:
+    place = tuple((qnn != snn).nonzero()[0].tolist())
+    sample = tuple(each[place[0] : place[0] + 1] for each in inputs)
+    run = engine.run(network, input_counts(network.graph, sample), steps=None, record=(Everything(),))
+    assert run.trace is not None
+    emitted = run.trace[layer][(slice(None), 0, *place[1:])].nonzero()
+    return FirstDifference(
+        layer=layer,
+        sample=samples_before + place[0],
+        channel=place[1] if len(place) > 1 else None,
+        position=tuple(place[2:]),
+        step=int(emitted.max()) + 1 if len(emitted) else 0,
+        qnn=int(qnn[place]),
+        snn=int(snn[place]),
+    )
+
+
+def _certificate(network: SpikingNetwork, graph: Graph, engine: Engine, books: _Books) -> Certificate:
+    structural = differences(graph, network.graph)
+    bounds = accumulator_bounds(network.graph)
+    steps = torch.cat(books.steps).double()
+    neurons = sum(int(torch.Size(node.shape).numel()) for node in graph.neurons)
+    exact = not (books.different or books.outputs_different or books.unsettled or structural)
+    return Certificate(
+        lossless=exact,
+        graph_hash=graph_hash(graph),
+        network_hash=network_hash(network),
+        data_hash=books.data.hexdigest(),
+        samples=books.samples,
+        neurons=neurons,
+        neurons_compared=books.compared,
+        neurons_different=books.different,
+        outputs_compared=books.outputs,
+        outputs_different=books.outputs_different,
+        structural_differences=structural,
+        first_difference=books.first,
+        unsettled_samples=books.unsettled,
+        saturated_samples=books.saturated,
+        accumulator_bounds=bounds,
+        accumulator_types={name: integer_type(bound) for name, bound in bounds.items()},
+        integer_type=integer_type(max(bounds.values(), default=0)),
+        steps_bound=steps_bound(network),
+        steps_max=int(steps.max()),
+        steps_p999=float(torch.quantile(steps, 0.999)),
+        steps_mean=float(steps.mean()),
+        spikes=books.spikes,
+        events=books.events,
+        spikes_per_neuron=books.spikes / max(neurons * books.samples, 1),
+        spike_kind=spike_kind(network),
+        analog_inputs=analog_inputs(network),
+        engine=type(engine).__name__.lower(),
+    )
+
+
+def spike_kind(network: SpikingNetwork) -> str:
+    """What travels between neurons, in words."""
+    return f"graded({network.spike.largest})" if isinstance(network.spike, Graded) else "ternary"
+
+
+def analog_inputs(network: SpikingNetwork) -> str:
+    """Where analog values enter, in words."""
+    return "input, injected once at step 0" if isinstance(network.encoding, Analog) else "none"
+
+
+def network_hash(network: SpikingNetwork) -> str:
+    """Hash of all that decides what a spiking network does."""
+    text = f"{graph_hash(network.graph)}|{network.spike!r}|{network.encoding!r}|{network.source}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def recheck(text: str, network: SpikingNetwork, graph: Graph, data: Batches) -> tuple[Certificate, tuple[str, ...]]:
+    """Verify again and compare with a certificate read from JSON.
+
+    Returns:
+        The new certificate, and one sentence for every field that disagrees with the old one.
+
+    Raises:
+        FileError: the text is no certificate of a format this version reads.
+    """
+    old = parse_certificate(text)
+    new = verify(network, graph, data)
+    fresh = json.loads(new.to_json())
+    skipped = ("engine",)
+    wrong = [
+        f"{name}: the certificate says {old.get(name)!r}, measured {value!r}"
+        for name, value in fresh.items()
+        if name not in skipped and old.get(name) != value
+    ]
+    return new, tuple(wrong)
+
+
+def parse_certificate(text: str) -> dict[str, Any]:
+    """The fields of a certificate in JSON.
+
+    Raises:
+        FileError: damaged, foreign, or of a future format.
+    """
+    try:
+        read = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise FileError(
+            where="the certificate", got=str(error), known="a JSON object", do="make it again with `spikemorph verify`"
+        ) from error
+    if not isinstance(read, dict) or "graph_hash" not in read or read.get("format") != FORMAT:
+        got = f"format {read.get('format')!r}" if isinstance(read, dict) else type(read).__name__
+        raise FileError(
+            where="the certificate",
+            got=got,
+            known=f"a certificate of format {FORMAT}",
+            do="upgrade spikemorph if the certificate is newer, or make it again with `spikemorph verify`",
+        )
+    return read

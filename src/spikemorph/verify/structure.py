@@ -1,0 +1,73 @@
+"""Two integer graphs compared field by field and number by number, whatever any data would show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import final
+
+import torch
+
+from spikemorph.ir.graph import Graph, Node
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One place where two graphs differ.
+
+    Args:
+        layer: node name, "" for the graph as a whole.
+        part: what of it: "weight[3, 0, 1, 1]", "stride", "inputs" ...
+        qnn, snn: what stands there in each.
+    """
+
+    layer: str
+    part: str
+    qnn: str
+    snn: str
+
+    def __str__(self) -> str:
+        return f"{self.layer or 'the graph'}: {self.part} is {self.qnn} in the QNN, {self.snn} in the SNN"
+
+
+def differences(qnn: Graph, snn: Graph) -> tuple[Difference, ...]:
+    """Every differing node, field and tensor; of a tensor, its first differing entry and how many there are."""
+    found: list[Difference] = []
+    names = [node.name for node in qnn.nodes], [node.name for node in snn.nodes]
+    if names[0] != names[1]:
+        missing = [name for name in names[0] if name not in snn.by_name]
+        added = [name for name in names[1] if name not in qnn.by_name]
+        found.append(Difference("", "nodes", f"without {added}", f"without {missing}"))
+    if qnn.outputs != snn.outputs or qnn.structure != snn.structure:
+        found.append(Difference("", "outputs", str(qnn.outputs), str(snn.outputs)))
+    for node in qnn.nodes:
+        if node.name in snn.by_name:
+            found += _of_node(node, snn.by_name[node.name], qnn, snn)
+    return tuple(found)
+
+
+def _of_node(a: Node, b: Node, qnn: Graph, snn: Graph) -> list[Difference]:
+    if type(a.op) is not type(b.op):
+        return [Difference(a.name, "op", type(a.op).__name__, type(b.op).__name__)]
+    found = []
+    for part in ("inputs", "shape"):
+        if getattr(a, part) != getattr(b, part):
+            found.append(Difference(a.name, part, str(getattr(a, part)), str(getattr(b, part))))
+    for each in fields(a.op):
+        left, right = getattr(a.op, each.name), getattr(b.op, each.name)
+        if isinstance(left, str) and isinstance(right, str) and left in qnn.tensors and right in snn.tensors:
+            found += _of_tensor(a.name, each.name, qnn.tensors[left], snn.tensors[right])
+        elif left != right:
+            found.append(Difference(a.name, each.name, str(left), str(right)))
+    return found
+
+
+def _of_tensor(layer: str, part: str, a: torch.Tensor, b: torch.Tensor) -> list[Difference]:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return [Difference(layer, part, f"{a.dtype} {tuple(a.shape)}", f"{b.dtype} {tuple(b.shape)}")]
+    places = (a != b).nonzero()
+    if len(places) == 0:
+        return []
+    index = tuple(places[0].tolist())
+    more = f" (and {len(places) - 1} more)" if len(places) > 1 else ""
+    return [Difference(layer, f"{part}{list(index)}{more}", str(a[index].item()), str(b[index].item()))]
