@@ -1,0 +1,54 @@
+"""Any trained PyTorch network becomes a spiking network, bit for bit.
+
+    graph  = capture(model, example_inputs)
+    qgraph = quantise(graph, calibration, Levels(activation=15))
+    snn    = convert(qgraph, Lossless())
+    run    = simulate(snn, x)
+    assert verify(snn, qgraph, x).lossless
+"""
+
+from spikemorph import levels
+from spikemorph.capture import capture
+from spikemorph.convert.files import load, save
+from spikemorph.convert.lossless import Lossless, convert
+from spikemorph.convert.network import Graded, Ternary
+from spikemorph.errors import SpikemorphError
+from spikemorph.evaluate.integers import evaluate, evaluate_integers
+from spikemorph.ir.encoding import Analog, Spikes
+from spikemorph.passes.inspection import inspect
+from spikemorph.passes.levels import Levels
+from spikemorph.quantise import freeze, quantise, trainable
+from spikemorph.run.dense import Dense
+from spikemorph.run.record import Everything, LayerSpikes, Outputs, SpikeCounts
+from spikemorph.run.reference import Reference
+from spikemorph.run.simulate import simulate
+from spikemorph.verify.certificate import verify
+
+__all__ = [
+    "Analog",
+    "capture",
+    "convert",
+    "Dense",
+    "evaluate",
+    "evaluate_integers",
+    "Everything",
+    "freeze",
+    "Graded",
+    "inspect",
+    "LayerSpikes",
+    "Levels",
+    "levels",
+    "load",
+    "Lossless",
+    "Outputs",
+    "quantise",
+    "Reference",
+    "save",
+    "simulate",
+    "SpikeCounts",
+    "Spikes",
+    "SpikemorphError",
+    "Ternary",
+    "trainable",
+    "verify",
+]

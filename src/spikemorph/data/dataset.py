@@ -14,7 +14,7 @@ from spikemorph.errors import DataError
 
 @final
 class Split(Enum):
-    """Which part of a data set. Choices are made on validation data, results are reported on the test part."""
+    """Which part of a data set: choices are made on validation data, results are reported on test data."""
 
     TRAIN = "train"
     VALIDATION = "validation"

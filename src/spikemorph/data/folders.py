@@ -31,7 +31,7 @@ def candidates(source: IdxSource) -> tuple[Path, ...]:
 
 
 def find(source: IdxSource) -> Path | None:
-    """The first folder with all files of the set, plain or as .gz. Contents are checked when they are read."""
+    """The first folder with all files of the set, plain or as .gz; `read` checks what is in them."""
     for folder in candidates(source):
         if all(located(folder, file) is not None for file in source.files):
             return folder
@@ -75,5 +75,5 @@ def _not_it(path: Path, got: str, file: DataFile) -> DataError:
         where=str(path),
         got=got,
         known=f"{file.name}, {file.size} bytes, sha256 {file.sha256} (unpacked)",
-        do="delete the file, then fetch the data set again: spikemorph data --fetch NAME",
+        do="delete the file; the data set is fetched again when it is loaded",
     )

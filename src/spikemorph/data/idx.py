@@ -1,4 +1,4 @@
-"""The idx format of MNIST: two zero bytes, a type code, the rank, the sizes as big-endian uint32, the bytes."""
+"""The idx format of MNIST: two zero bytes, a type code, the rank, big-endian uint32 sizes, the elements."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ def _damaged(where: str, got: str) -> DataError:
         where=where,
         got=got,
         known="an idx file of unsigned bytes (00 00 08 RANK, sizes, bytes), plain or as .gz",
-        do="delete the file and fetch the data set again: spikemorph data --fetch NAME",
+        do="delete the file; a named data set is fetched again when it is loaded",
     )

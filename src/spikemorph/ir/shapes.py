@@ -281,15 +281,19 @@ def _avg_pool(op: ops.AvgPool, shapes: Shapes, tensors: Tensors) -> Shape:
 
 @SHAPES.rule(ops.MaxPool)
 def _max_pool(op: ops.MaxPool, shapes: Shapes, tensors: Tensors) -> Shape:
+    # Otherwise a window may hold nothing but padding, whose maximum is no number.
+    for size, p, d in zip(shapes[0][-len(op.kernel) :], op.padding, op.dilation, strict=False):
+        got = f"padding {op.padding}, dilation {op.dilation} on shape {shapes[0]}"
+        _demand(p == 0 or d <= size, op, got, "a padded axis is at least as long as the dilation")
     return _pooled(op, shapes[0], op.dilation)
 
 
 def _pooled(op: ops.AvgPool | ops.MaxPool, shape: Shape, dilation: Shape) -> Shape:
     sizes = {"kernel": op.kernel, "stride": op.stride, "padding": op.padding, "dilation": dilation}
     spatial = _demand_windows(op, shape, sizes, {"padding": 0})
-    for k, p, d in zip(op.kernel, op.padding, dilation, strict=True):
-        got = f"padding {op.padding}, kernel {op.kernel}, dilation {dilation}"
-        _demand(p <= (d * (k - 1) + 1) // 2, op, got, "padding at most half of what a window spans")
+    for k, p in zip(op.kernel, op.padding, strict=True):
+        got = f"padding {op.padding}, kernel {op.kernel}"
+        _demand(p <= k // 2, op, got, "padding at most half of the kernel")
     axes = zip(shape[-spatial:], op.kernel, op.stride, op.padding, dilation, strict=True)
     return *shape[:-spatial], *(window_count(n, k, s, p, d, ceil=op.ceil) for n, k, s, p, d in axes)
 

@@ -9,7 +9,7 @@ from spikemorph.ir.structure import Items, Leaf, Named, Structure
 
 
 def text(graph: Graph) -> str:
-    """A head line, one aligned line a node (name, op, inputs, shape), a line of outputs; no tensor's numbers."""
+    """A head line, one aligned line a node (name, op, inputs, shape), and the outputs."""
     head = f"{graph.dialect.value} graph, {len(graph.nodes)} nodes"
     rows = [_row(node) for node in graph.nodes]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]

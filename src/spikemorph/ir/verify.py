@@ -22,22 +22,20 @@ ALLOWED: Mapping[Dialect, frozenset[type]] = {
 }
 """The ops of each dialect."""
 
-TENSOR_FIELDS = frozenset(
-    (
-        "weight",
-        "bias",
-        "mean",
-        "variance",
-        "gain",
-        "offset",
-        "factor",
-        "matrix",
-        "breakpoints",
-        "values",
-        "scale",
-        "unit",
-    )
-)
+TENSOR_FIELDS = frozenset((
+    "weight",
+    "bias",
+    "mean",
+    "variance",
+    "gain",
+    "offset",
+    "factor",
+    "matrix",
+    "breakpoints",
+    "values",
+    "scale",
+    "unit",
+))
 """Fields of ops that name tensors; every other string of an op is a choice or a remark."""
 
 REAL_FIELDS = frozenset((("Input", "unit"), ("Readout", "scale"), ("Readout", "offset")))

@@ -290,7 +290,7 @@ def _tensors(arrays: Arrays) -> Mapping[str, Tensor]:
 
 # ---------------------------------------------------------------- checks
 def _check_steps(steps: int | None) -> None:
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+    if steps is not None and steps < 1:
         raise RunError(
             where="simulate(steps)",
             got=repr(steps),

@@ -1,0 +1,120 @@
+"""From a trained module to a float graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from spikemorph.capture import fates
+from spikemorph.capture.check import check_capture
+from spikemorph.capture.export import Exported, exported
+from spikemorph.capture.fates import Vanished
+from spikemorph.capture.spelled import recognise
+from spikemorph.capture.trailing import softmax_offences, to_host
+from spikemorph.capture.walk import Walked, walk
+from spikemorph.errors import CaptureError, Offence, UnsupportedOps
+from spikemorph.ir.graph import Dialect, Graph, Node
+from spikemorph.ir.ops import Input
+
+
+@final
+@dataclass(frozen=True)
+class Captured:
+    """A captured network with notes.
+
+    Args:
+        graph: float dialect. Where there are offences it is only good for a table: the result of every
+            refused operation is a further input behind those of the network, and outputs may be missing.
+        offences: operations that cannot be converted.
+        vanished: operations that are gone because they do nothing at rest.
+    """
+
+    graph: Graph
+    offences: tuple[Offence, ...]
+    vanished: tuple[Vanished, ...]
+
+
+def capture(model: nn.Module | ExportedProgram, example_inputs: object = None) -> Graph:
+    """The float graph of a trained network, checked against the module on the example inputs.
+
+    Args:
+        model: a module in eval mode, or a program of torch.export with a dynamic batch.
+        example_inputs: a tensor [batch, ...] or a tuple of them, one for each argument of forward;
+            only a program has a default: its own, or random numbers.
+
+    Raises:
+        UnsupportedOps: operations without a spiking form, all of them.
+        CaptureError: training mode, values that are not finite, torch.export fails, the graph differs.
+        DataError: the example inputs do not fit.
+    """
+    program = exported(model, example_inputs)
+    walked = walk(program)
+    captured = _captured(program, walked)
+    if captured.offences:
+        raise UnsupportedOps(captured.offences)
+    check_capture(captured.graph, program, _owners(captured.graph, walked))
+    return captured.graph
+
+
+def capture_with_notes(model: nn.Module | ExportedProgram, example_inputs: object = None) -> Captured:
+    """As `capture`, but offences are listed, not raised, and nothing is checked against the module.
+
+    Raises:
+        CaptureError: training mode, values that are not finite, torch.export fails.
+        DataError: the example inputs do not fit.
+    """
+    try:
+        program = exported(model, example_inputs)
+    except UnsupportedOps as error:
+        return Captured(Graph(Dialect.FLOAT, (), ()), error.offences, ())
+    return _captured(program, walk(program))
+
+
+def _captured(program: Exported, walked: Walked) -> Captured:
+    outputs = tuple(name for name in walked.outputs if name is not None)
+    nodes = _reachable(recognise(walked.nodes, walked.tensors), {*outputs, *walked.kept}, len(program.inputs))
+    graph = Graph(Dialect.FLOAT, nodes, outputs, _read_by(nodes, walked.tensors), program.structure)
+    offences = (*walked.offences, *softmax_offences(graph))
+    if not offences and len(outputs) != len(walked.outputs):
+        raise _lost_output(walked.outputs.index(None))
+    return Captured(to_host(graph), offences, fates.vanished(program.raw))
+
+
+def _owners(graph: Graph, walked: Walked) -> dict[str, str]:
+    """Node names by exported operation, without nodes that traded their operation with another."""
+    before = {node.name: node.origin for node in walked.nodes}
+    unmoved = {node.name for node in graph.nodes if node.origin == before[node.name]}
+    return {operation: name for operation, name in walked.owners.items() if name in unmoved}
+
+
+def _reachable(nodes: tuple[Node, ...], wanted: set[str], inputs: int) -> tuple[Node, ...]:
+    """Nodes that some wanted one depends on, and the inputs of the network."""
+    kept: list[Node] = []
+    for node in reversed(nodes):
+        if node.name in wanted or (isinstance(node.op, Input) and node.op.index < inputs):
+            wanted.update(node.inputs)
+            kept.append(node)
+    return tuple(reversed(kept))
+
+
+def _read_by(nodes: tuple[Node, ...], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that a node names."""
+    named = {
+        getattr(node.op, slot)
+        for node in nodes
+        for slot in ("weight", "bias", "mean", "variance", "gain", "offset", "matrix")
+        if hasattr(node.op, slot)
+    }
+    return {name: each for name, each in tensors.items() if name in named}
+
+
+def _lost_output(number: int) -> CaptureError:
+    return CaptureError(
+        where=f"output {number}",
+        got="a result that is no activation [batch, ...]",
+        known="floating-point tensors with the batch on axis 0",
+        do="leave it out of what forward returns",
+    )

@@ -1,0 +1,195 @@
+"""torch.export with a dynamic batch, functional and as high-level as it comes."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram, export
+
+from spikemorph.capture import program as reading
+from spikemorph.capture.batch import Batch
+from spikemorph.capture.inputs import checked_inputs, drawn_inputs, input_values
+from spikemorph.capture.refusals import recurrent
+from spikemorph.errors import CaptureError, UnsupportedOps
+from spikemorph.ir.structure import Structure
+
+LARGEST_BATCH = 2**20
+"""Without a bound, torch guards against a batch of 2**63 - 1 and then calls its own guard a violation."""
+
+
+@final
+@dataclass(frozen=True)
+class Exported:
+    """A network as a functional graph of aten operations.
+
+    Args:
+        program: after decomposition: no in-place operation is left.
+        raw: before it.
+        inputs: example inputs, a batch of at least two.
+        expected: what the module itself makes of them, leaf by leaf.
+        constants: parameters, buffers and lifted tensors by placeholder name.
+        state_names: state-dict names by id() of those tensors.
+        outputs: names of the exported operations that are outputs.
+    """
+
+    program: ExportedProgram
+    raw: ExportedProgram
+    inputs: tuple[Tensor, ...]
+    expected: tuple[Tensor, ...]
+    batch: Batch
+    constants: Mapping[str, Tensor]
+    state_names: Mapping[int, str]
+    outputs: tuple[str, ...]
+    structure: Structure
+
+
+def exported(model: object, example_inputs: object) -> Exported:
+    """Export a module, or take an exported program as it is.
+
+    Raises:
+        CaptureError: the module is in training mode, not finite, or torch cannot export it.
+        UnsupportedOps: torch cannot export it because of a recurrent layer.
+        DataError: the example inputs do not fit.
+    """
+    match model:
+        case ExportedProgram():
+            inputs = drawn_inputs(model) if example_inputs is None else checked_inputs(example_inputs)
+            return _read(model, inputs, None)
+        case nn.Module():
+            _check_eval(model)
+            inputs = checked_inputs(example_inputs)
+            return _read(_export(model, inputs), inputs, model)
+        case _:
+            raise CaptureError(
+                where="model",
+                got=f"a value of type {type(model).__name__}",
+                known="a torch.nn.Module in eval mode, or a torch.export.ExportedProgram",
+                do="pass the module itself, not its class, state dict or scripted form",
+            )
+
+
+def _read(raw: ExportedProgram, inputs: tuple[Tensor, ...], model: nn.Module | None) -> Exported:
+    batch = reading.batch_of(raw)
+    if len(inputs) != len(input_values(raw)):
+        raise CaptureError(
+            where="example_inputs",
+            got=f"{len(inputs)} tensors",
+            known=f"{len(input_values(raw))} inputs: {', '.join(input_values(raw))}",
+            do="pass one tensor for every input",
+        )
+    with _quiet():
+        program = raw.run_decompositions({})
+    constants = reading.constants_of(program)
+    reading.check_finite(program, constants)
+    outputs = reading.outputs_of(program)
+    structure = reading.structure_of(program)
+    return Exported(
+        program=program,
+        raw=raw,
+        inputs=inputs,
+        expected=_module_outputs(model, inputs) if model else interpreted(program, constants, inputs),
+        batch=batch,
+        constants=constants,
+        state_names=reading.state_names_of(program, constants),
+        outputs=outputs,
+        structure=structure,
+    )
+
+
+def _check_eval(model: nn.Module) -> None:
+    training = [name or "the model" for name, module in model.named_modules() if module.training]
+    if training:
+        more = f" and {len(training) - 3} more" if len(training) > 3 else ""
+        raise CaptureError(
+            where=", ".join(training[:3]) + more,
+            got="training mode",
+            known="networks at rest: stored batch statistics, no dropout",
+            do="call model.eval() before capture",
+        )
+
+
+def _export(model: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
+    batch = Dim("batch", min=1, max=LARGEST_BATCH)
+    try:
+        with _quiet():
+            return export(model, inputs, dynamic_shapes=_dynamic(model, inputs, batch), strict=False)
+    except Exception as error:
+        layers = [(path, each) for path, each in model.named_modules() if isinstance(each, nn.RNNBase)]
+        if layers:
+            offences = tuple(recurrent(path, type(each).__name__) for path, each in layers)
+            raise UnsupportedOps(offences) from error
+        raise _export_failed(error) from error
+
+
+def _dynamic(model: nn.Module, inputs: tuple[Tensor, ...], batch: object) -> object:
+    """Axis 0 of every input; forward(*args) takes them as one argument more deeply nested."""
+    axes = tuple({0: batch} for _ in inputs)
+    kinds = [each.kind for each in inspect.signature(model.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return axes
+    named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*axes[:named], axes[named:])
+
+
+def _export_failed(error: Exception) -> CaptureError:
+    """Our words in front, torch's behind."""
+    message = str(error).strip()
+    known = "models that torch.export takes with a dynamic batch size"
+    if "data-dependent" in message or "DataDependent" in type(error).__name__:
+        do = "remove branches on values (`if x.sum() > 0`, .item(), masks) from forward"
+    elif "Constraints violated" in message or "specialized" in message:
+        do = "do not fix the batch size in forward: use x.shape[0], or -1 for the batch in view"
+    else:
+        do = "make `torch.export.export(model, inputs, strict=False)` work first; its message is above"
+    return CaptureError(
+        where="torch.export", got=f"{type(error).__name__}: {message}", known=known, do=do
+    )
+
+
+def _module_outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    with torch.no_grad():
+        return tuple(pytree.tree_leaves(model(*(each.clone() for each in inputs))))
+
+
+def placed(
+    program: ExportedProgram, constants: Mapping[str, Tensor], inputs: tuple[Tensor, ...]
+) -> list[Tensor]:
+    """The arguments of the program's graph, in order."""
+    given = dict(zip(input_values(program), inputs, strict=True))
+    return [
+        given[node.name] if node.name in given else constants[node.name]
+        for node in program.graph.nodes
+        if node.op == "placeholder"
+    ]
+
+
+def interpreted(
+    program: ExportedProgram, constants: Mapping[str, Tensor], inputs: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """What the program computes, its outputs leaf by leaf."""
+    with torch.no_grad():
+        found = fx.Interpreter(program.graph_module).run(*placed(program, constants, inputs))
+    count = len(reading.outputs_of(program))
+    return tuple(found)[len(found) - count :]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Export warns and logs about what our own messages say better."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

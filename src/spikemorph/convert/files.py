@@ -1,0 +1,100 @@
+"""Networks on disk: one safetensors file with the graph in its header. Loading executes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spikemorph.convert.network import Analog, Encoding, Graded, Spike, Spikes, SpikingNetwork, Ternary
+from spikemorph.errors import FileError, LevelsError
+from spikemorph.ir import store
+from spikemorph.ir.graph import Dialect, Graph
+
+
+def save(network: SpikingNetwork | Graph, path: str | Path) -> None:
+    """Write a spiking network, or a float or integer graph. The file appears whole or not at all.
+
+    Raises:
+        FileError: the folder is not there or not writable.
+    """
+    if isinstance(network, Graph):
+        store.write(Path(path), network, "graph", {})
+        return
+    extra = {"spike": _spike_out(network.spike), "encoding": _encoding_out(network.encoding), "source": network.source}
+    store.write(Path(path), network.graph, "network", extra)
+
+
+def load(path: str | Path) -> SpikingNetwork | Graph:
+    """What `save` wrote.
+
+    Raises:
+        FileError: not there, truncated, foreign, damaged, hostile, or written by a newer version.
+    """
+    graph, kind, extra = store.read(Path(path))
+    if kind == "graph":
+        return graph
+    if kind != "network" or graph.dialect is not Dialect.INTEGER:
+        raise _damaged(path, f"kind {kind!r}, dialect {graph.dialect.value}")
+    source = extra.get("source")
+    if not isinstance(source, str):
+        raise _damaged(path, f"source {source!r}")
+    return SpikingNetwork(graph, _spike_in(path, extra.get("spike")), _encoding_in(path, extra.get("encoding")), source)
+
+
+def load_network(path: str | Path) -> SpikingNetwork:
+    """A spiking network from a file.
+
+    Raises:
+        FileError: as `load`, and where the file holds a graph that was not converted.
+    """
+    loaded = load(path)
+    if isinstance(loaded, Graph):
+        raise FileError(
+            where=str(path),
+            got=f"a {loaded.dialect.value} graph",
+            known="this needs a spiking network",
+            do="convert the graph and save the result",
+        )
+    return loaded
+
+
+def _spike_out(spike: Spike) -> dict[str, Any]:
+    return {"kind": "graded", "largest": spike.largest} if isinstance(spike, Graded) else {"kind": "ternary"}
+
+
+def _spike_in(path: str | Path, value: object) -> Spike:
+    if isinstance(value, Mapping):
+        if value.get("kind") == "ternary":
+            return Ternary()
+        if value.get("kind") == "graded":
+            try:
+                return Graded(value.get("largest"))  # type: ignore[arg-type]
+            except LevelsError as error:
+                raise _damaged(path, f"spike {value!r}") from error
+    raise _damaged(path, f"spike {value!r}")
+
+
+def _encoding_out(encoding: Encoding) -> dict[str, Any]:
+    return {"kind": "spikes"} if isinstance(encoding, Spikes) else {"kind": "analog", "bits": encoding.bits}
+
+
+def _encoding_in(path: str | Path, value: object) -> Encoding:
+    if isinstance(value, Mapping):
+        if value.get("kind") == "spikes":
+            return Spikes()
+        if value.get("kind") == "analog":
+            try:
+                return Analog(value.get("bits"))  # type: ignore[arg-type]
+            except LevelsError as error:
+                raise _damaged(path, f"encoding {value!r}") from error
+    raise _damaged(path, f"encoding {value!r}")
+
+
+def _damaged(path: str | Path, got: str) -> FileError:
+    return FileError(
+        where=str(path),
+        got=got,
+        known="a network file that `spikemorph.save` wrote",
+        do="make the file again; it is damaged or of another origin",
+    )

@@ -1,0 +1,14 @@
+"""Everything that `Levels` is made of: observers, granularities, overrides."""
+
+from spikemorph.ir.encoding import Analog
+from spikemorph.passes.levels import (
+    LeastSquares,
+    Levels,
+    Max,
+    Override,
+    PerChannel,
+    Percentile,
+    PerTensor,
+)
+
+__all__ = ["Analog", "LeastSquares", "Levels", "Max", "Override", "PerChannel", "PerTensor", "Percentile"]

@@ -1,0 +1,67 @@
+"""Operations of the float network and of a spiking run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from spikemorph.evaluate.linear import LINEAR
+from spikemorph.ir import ops
+from spikemorph.ir.graph import Graph, Node
+from spikemorph.run.result import Run
+
+
+def macs(graph: Graph) -> int:
+    """Multiply-accumulates of one sample in the convolutions and linear layers, padding counted as usual."""
+    return sum(layer_macs(graph).values())
+
+
+def layer_macs(graph: Graph) -> Mapping[str, int]:
+    """The same by node."""
+    found = {}
+    for node in graph.nodes:
+        if isinstance(node.op, ops.Conv | ops.Linear):
+            weight = graph.tensors[node.op.weight]
+            source = graph.by_name[node.inputs[0]]
+            transposed = isinstance(node.op, ops.Conv) and node.op.transposed
+            per_number = weight[0].numel()
+            found[node.name] = per_number * _numel((source if transposed else node).shape)
+    return found
+
+
+def synaptic_operations(run: Run) -> int:
+    """Accumulates of a whole run, all samples: every non-zero number that reached a map times its fan-out.
+
+    Counted at convolutions, linear layers, averages and upsampling, branches of sums and products. What an
+    analog input injects is counted too.
+    """
+    return sum(layer_operations(run).values())
+
+
+def layer_operations(run: Run) -> Mapping[str, int]:
+    """The same by node."""
+    return {
+        name: int((arrived.double() * fan_out(run.graph, run.graph.by_name[name])).sum().round())
+        for name, arrived in run.arrivals.items()
+    }
+
+
+def fan_out(graph: Graph, node: Node) -> Tensor:
+    """How many accumulators each entry of the arriving value feeds, float64; taps outside the map do not count."""
+    op = node.op
+    if not isinstance(op, ops.Conv | ops.Linear | ops.AxisMap):
+        return torch.ones((), dtype=torch.float64)
+    name = op.matrix if isinstance(op, ops.AxisMap) else op.weight
+    weight = graph.tensors[name]
+    taps = (weight != 0) if isinstance(op, ops.AxisMap) else torch.ones_like(weight)
+    x = torch.zeros((1, *graph.by_name[node.inputs[0]].shape), dtype=torch.float64, requires_grad=True)
+    with torch.enable_grad():
+        total = LINEAR[type(op)](op, [x], {name: taps.double()}).sum()
+    (counted,) = torch.autograd.grad(total, x)
+    return counted[0]
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    return int(torch.Size(shape).numel())

@@ -1,0 +1,127 @@
+"""Fashion-MNIST with 2-bit activations: a CNN of six convolutions, trained in float, then on integer grids.
+
+Float training, then quantisation-aware training that also learns from the float network's outputs. The last
+epoch is taken as it is; test data chose nothing. Validation accuracy is reported beside it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spikemorph.capture import capture
+from spikemorph.data import Split, load
+from spikemorph.ir.graph import Graph
+from spikemorph.passes.levels import Levels, Override
+from spikemorph.quantise import QuantisedNetwork, trainable
+from spikemorph.recipes.training import Report, Schedule, flip_and_shift, train
+
+NAME = "fashion-mnist"
+FLOAT = Schedule(epochs=12, rate=4e-3, seed=1)
+QUANTISED = Schedule(epochs=14, rate=1.5e-3, decay=0.01, seed=2)
+LEVELS = Levels(
+    activation=3,
+    weight_bits=4,
+    overrides={"body.0.conv": Override(weight_bits=8), "head": Override(weight_bits=8)},
+)
+
+
+class Block(nn.Module):
+    """Convolution 3x3, batch norm, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, inputs, h, w] -> [batch, outputs, h, w]."""
+        out: Tensor = self.relu(self.norm(self.conv(x)))
+        return out
+
+
+class FashionNet(nn.Module):
+    """32-32-M-64-64-M-128-128-global average-10 on [batch, 1, 28, 28], pixels in 0..1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            Block(1, 32),
+            Block(32, 32),
+            nn.MaxPool2d(2),
+            Block(32, 64),
+            Block(64, 64),
+            nn.MaxPool2d(2),
+            Block(64, 128),
+            Block(128, 128),
+        )
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(128, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores [batch, 10]."""
+        out: Tensor = self.head(self.pool(self.body(x)).flatten(1))
+        return out
+
+
+def train_float(folder: Path, report: Report) -> FashionNet:
+    """The float network, trained or resumed in `folder`."""
+    torch.manual_seed(0)
+    data = load(NAME, Split.TRAIN)
+    model = FashionNet().to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        scores = model(x.contiguous(memory_format=torch.channels_last))
+        return F.cross_entropy(scores, y, label_smoothing=0.1)
+
+    train(
+        model,
+        loss,
+        (data.x, data.y),
+        FLOAT,
+        augment=flip_and_shift(2),
+        checkpoint=folder / "float.pt",
+        report=lambda line: report(f"float {line}"),
+    )
+    plain: FashionNet = model.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    return plain
+
+
+def train_quantised(graph: Graph, folder: Path, report: Report) -> QuantisedNetwork:
+    """The quantised network, trained or resumed in `folder`, taught by labels and by the float network.
+
+    Args:
+        graph: the captured float network.
+    """
+    from spikemorph.evaluate.floats import evaluate_float
+
+    torch.manual_seed(0)
+    data = load(NAME, Split.TRAIN)
+    network = trainable(graph, LEVELS, data.x[:512])
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            taught = evaluate_float(graph, (x,), keep=False)[graph.outputs[0]]
+        scores = network(x)
+        soft = F.kl_div(scores.log_softmax(1), taught.log_softmax(1), reduction="batchmean", log_target=True)
+        return 0.3 * F.cross_entropy(scores, y, label_smoothing=0.1) + soft
+
+    train(
+        network,
+        loss,
+        (data.x, data.y),
+        QUANTISED,
+        augment=flip_and_shift(2),
+        checkpoint=folder / "quantised.pt",
+        report=lambda line: report(f"quantised {line}"),
+    )
+    return network
+
+
+def capture_float(model: nn.Module) -> Graph:
+    """The trained float network as a graph."""
+    return capture(model, torch.zeros(2, 1, 28, 28))
