@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -22,3 +23,16 @@ def _seeds() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002, TID251 - for libraries that draw from the global generator
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty machine: no data, an empty cache, no tools."""
+    for name in ("SPIKEMORPH_DATA", "SPIKEMORPH_SHARED"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("bin", "work", "own"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path

@@ -45,7 +45,8 @@ def trained(model: nn.Module) -> nn.Module:
     """In eval mode, with batch norms that do something."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
+            assert module.running_mean is not None
+            assert module.running_var is not None
             module.running_mean.copy_(tensor(module.num_features))
             module.running_var.copy_(tensor(module.num_features).abs() + 0.5)
             if module.affine:
@@ -130,10 +131,14 @@ Table = dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]]
 
 @cache
 def compared(table: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Results by name, ours and torch's, of all entries of a table with these inputs, captured as one network."""
+    """Results by name, ours and torch's, of all entries of a table with these inputs, captured as one."""
     entries = TABLES[table]
-    members = nn.ModuleDict({name: trained(model) for name, (model, needs) in entries.items() if needs == shapes})
-    together = Fn(lambda s, *x: {name: each(*(part.clone() for part in x)) for name, each in s.members.items()})
+    members = nn.ModuleDict({
+        name: trained(model) for name, (model, needs) in entries.items() if needs == shapes
+    })
+    together = Fn(
+        lambda s, *x: {name: each(*(part.clone() for part in x)) for name, each in s.members.items()}
+    )
     together.members = members
     return both(together, *shapes)[1:]
 
@@ -165,7 +170,7 @@ CALLS: dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]] = {
     "mul": (Fn(lambda s, x, y: x * y), (X3, (1, 6))),
     "squares": (Fn(lambda s, x: x * x + x**2 + torch.square(x) + x**1), (X3,)),
     "numbers": (Fn(lambda s, x: (3 - x * 2 + 1) / 7 - 0.5), (X3,)),
-    "buffers": (Fn(lambda s, x: (x - s.c) / (s.c.abs() + 1) * s.c[None], c=C), (X3,)),
+    "state": (Fn(lambda s, x: (x - s.c) / (s.c.abs() + 1) * s.c[None], c=C), (X3,)),
     "const_minus": (Fn(lambda s, x: s.c - x, c=C), (X3,)),
     "const_spreads": (Fn(lambda s, x: x * s.c, c=tensor(1, 3, 1, 6)), ((1, 4, 6),)),
     "neg": (Fn(lambda s, x: -x), (X3,)),
@@ -174,14 +179,17 @@ CALLS: dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]] = {
         Fn(lambda s, x: torch.cat([x.new_zeros(x.shape[0], 2, 6), x, torch.zeros_like(x)], 1)),
         (X3,),
     ),
-    "cat_token": (Fn(lambda s, x: torch.cat([s.c.expand(x.shape[0], -1, -1), x, x], 1), c=tensor(1, 1, 6)), (X3,)),
+    "cat_token": (
+        Fn(lambda s, x: torch.cat([s.c.expand(x.shape[0], -1, -1), x, x], 1), c=tensor(1, 1, 6)),
+        (X3,),
+    ),
     "stack": (Fn(lambda s, x, y: torch.stack([x, y], 1).amax(1)), (X3, X3)),
     "stack_zeros": (Fn(lambda s, x: torch.stack([x, torch.zeros_like(x)], -1).amax(-1)), (X3,)),
     "maximum": (Fn(lambda s, x, y: torch.maximum(x, y)), (X3, (4, 1))),
     "views": (Fn(lambda s, x: x.view(x.size(0), -1).reshape(-1, 6, 4).unsqueeze(2).squeeze(2)), (X3,)),
     "permute": (Fn(lambda s, x: x.permute(0, 3, 1, 2).transpose(-1, 1).contiguous()), (X4,)),
     "shuffle": (Fn(lambda s, x: x.view(-1, 2, 2, 6).transpose(1, 2).reshape(-1, 4, 6)), (X3,)),
-    "chunks": (Fn(lambda s, x: [a * b for a, b in [x.chunk(2, 1)]][0] + x.split([1, 3], 1)[0]), (X3,)),
+    "chunks": (Fn(lambda s, x: x.chunk(2, 1)[0] * x.chunk(2, 1)[1] + x.split([1, 3], 1)[0]), (X3,)),
     "unbind": (Fn(lambda s, x: x.unbind(1)[2] + x[:, -1]), (X3,)),
     "slices": (Fn(lambda s, x: x[:, 1:, ::2][..., -2:].narrow(1, 1, 2)), (X3,)),
     "expand": (Fn(lambda s, x: x.unsqueeze(1).expand(-1, 3, -1)), (X2,)),
@@ -196,11 +204,7 @@ CALLS: dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]] = {
     "softplus": (Fn(lambda s, x: F.softplus(x, beta=2.0) * x), (X3,)),
     "prelu_channels": (Fn(lambda s, x: s.p(x), p=nn.PReLU(4, init=0.3)), (X3,)),
     "recurrence": (
-        Fn(
-            lambda s, x: unrolled(s, x),
-            w=nn.Linear(6, 5),
-            u=nn.Linear(5, 5),
-        ),
+        Fn(lambda s, x: unrolled(s, x), w=nn.Linear(6, 5), u=nn.Linear(5, 5)),  # noqa: PLW0108
         (X3,),
     ),
 }
@@ -218,7 +222,10 @@ def test_calls(name: str) -> None:
     check_entry("calls", name)
 
 
-TABLES: dict[str, Table] = {"layers": {name: (model, (shape,)) for name, (model, shape) in LAYERS.items()}, "calls": CALLS}
+TABLES: dict[str, Table] = {
+    "layers": {name: (model, (shape,)) for name, (model, shape) in LAYERS.items()},
+    "calls": CALLS,
+}
 
 
 def test_prelu_with_a_slope_per_channel() -> None:
@@ -349,7 +356,10 @@ def test_structures_of_outputs() -> None:
     assert graph.outputs[0] == "input"
     assert graph.structure == structure.Named(
         ("a", "b"),
-        (structure.Items((structure.Leaf(0), structure.Leaf(1)), True), structure.Items((structure.Leaf(2),))),
+        (
+            structure.Items((structure.Leaf(0), structure.Leaf(1)), True),
+            structure.Items((structure.Leaf(2),)),
+        ),
     )
 
 
@@ -375,7 +385,9 @@ def test_a_single_sample_is_enough() -> None:
 
 
 def test_programs_are_taken_as_they_are() -> None:
-    model = trained(nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()))
+    model = trained(
+        nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+    )
     batch = torch.export.Dim("batch", min=1, max=2**20)
     program = torch.export.export(model, (tensor(2, *X4),), dynamic_shapes=({0: batch},), strict=True)
     wanted = capture(model, tensor(2, *X4))

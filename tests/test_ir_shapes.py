@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
 from ir_graphs import random_graphs
 from spikemorph.errors import GraphError
 from spikemorph.evaluate.floats import evaluate_float
@@ -127,7 +128,12 @@ class Case:
     says: str
 
 
-T = {"2": torch.zeros(2), "23": torch.zeros(2, 3), "223": torch.zeros(2, 2, 3), "1233": torch.zeros(1, 2, 3, 3)}
+T = {
+    "2": torch.zeros(2),
+    "23": torch.zeros(2, 3),
+    "223": torch.zeros(2, 2, 3),
+    "1233": torch.zeros(1, 2, 3, 3),
+}
 CASES = [
     Case(ops.Conv("no", None, (1,), (0,), (1,)), ((2, 9),), "no tensor 'no'"),
     Case(ops.Conv("23", None, (1,), (0,), (1,)), ((2, 9),), "weight of shape (2, 3)"),

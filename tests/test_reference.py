@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from fractions import Fraction
+from itertools import product as product_of
 
 import hypothesis.strategies as st
 import numpy as np
@@ -27,27 +27,19 @@ from spikemorph.run import reference
 from spikemorph.run.record import Everything, LayerSpikes, Outputs, SpikeCounts
 from spikemorph.run.reference import Reference
 from spikemorph.run.reference_ops import REFERENCE, value
-from spikemorph.run.result import Run
 
 SEEDS = st.integers(0, 2**20)
 SPIKES = st.sampled_from([Ternary(), Graded(2), Graded(3), Graded(1000)])
 NETWORKS = st.builds(network, integer_graphs(), SPIKES, st.sampled_from([Analog(), Spikes()]))
 NEURON = {"step": st.integers(1, 12), "lo": st.integers(-5, 0), "hi": st.integers(0, 7)}
 WEIGHTED = st.lists(st.tuples(st.integers(-12, 12), st.integers(-9, 9)), min_size=1, max_size=6)
+ALL = (Everything(),)
 RECORDED = ("counts", "raws", "layer_steps", "trace")
 
 
-def simulate(net, counts, steps=None, record=(Everything(),)) -> Run:
+def simulate(net, counts, steps=None, record=ALL):
     net = net if isinstance(net, SpikingNetwork) else network(net)
     return Reference().run(net, tuple(counts), steps=steps, record=record)
-
-
-def counts_for(net: SpikingNetwork, seed: int, batch: int) -> tuple[Tensor, ...]:
-    return drawn_counts(np.random.default_rng(seed), net.graph, batch)
-
-
-def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def plain(tensors: Mapping[str, Tensor]) -> dict[str, list]:
@@ -56,7 +48,7 @@ def plain(tensors: Mapping[str, Tensor]) -> dict[str, list]:
 
 # ---------------------------------------------------------------- one neuron
 def membrane(arrivals: Sequence[int], step: int, lo: int, hi: int) -> list[int]:
-    """The textbook bipolar neuron: v starts at 1/2, fires at v >= 1 and v < 0, and subtracts; then runs out."""
+    """The textbook bipolar neuron: v starts at 1/2, fires at v >= 1 or v < 0, subtracts; runs out."""
     v, count, spikes = Fraction(1, 2), 0, []
     for arriving in (*arrivals, *[0] * (hi - lo + 1)):
         v += Fraction(arriving, step)
@@ -89,16 +81,10 @@ def test_ternary_tracking_is_the_membrane_form_step_by_step(inputs, step, lo, hi
     assert not any(expected[len(tracked) :])
 
 
-@given(
-    arrivals=st.lists(st.integers(-40, 40), min_size=1, max_size=10),
-    order=st.randoms(use_true_random=False),
-    **NEURON,
-)
+@given(arrivals=st.lists(st.integers(-40, 40), min_size=1), order=st.randoms(use_true_random=False), **NEURON)
 def test_membrane_form_settles_at_the_same_count_in_any_order(arrivals, order, step, lo, hi):
     # Silence between arrivals is timing as well.
-    spread = [
-        part for each in order.sample(arrivals, len(arrivals)) for part in (each, *[0] * order.randrange(3))
-    ]
+    spread = [n for each in order.sample(arrivals, len(arrivals)) for n in (each, *[0] * order.randrange(3))]
     ones = torch.ones(1, len(arrivals), dtype=torch.int64)
     tracked = simulate(weighted_neuron(arrivals, step, lo, hi), [ones])
     assert sum(membrane(spread, step, lo, hi)) == tracked.counts["neuron2"].item()
@@ -110,16 +96,13 @@ def at_rest(graph: Graph, counts: Sequence[Tensor]) -> dict[str, Tensor]:
     tensors = {name: each.double() for name, each in graph.tensors.items()}
     values: dict[str, Tensor] = {}
     for node in graph.body:
-        inputs = [values[name] for name in node.inputs]
-        if isinstance(node.op, ops.Input):
-            inputs = [counts[node.op.index].double()]
+        inputs = [values[name] for name in node.inputs] or [counts[node.op.index].double()]
         values[node.name] = by_torch(node, inputs, tensors)
     return values
 
 
 def by_torch(node: Node, inputs: list[Tensor], tensors: Mapping[str, Tensor]) -> Tensor:
-    rank = len(node.shape)
-    x = inputs[0]
+    x, rank = inputs[0], len(node.shape)
     match node.op:
         case ops.Input():
             return x
@@ -172,35 +155,25 @@ def with_rank(x: Tensor, rank: int) -> Tensor:
     return x.reshape(x.shape[0], *(1,) * (rank + 1 - x.dim()), *x.shape[1:])
 
 
-@settings(max_examples=150)
-@given(net=NETWORKS, seed=SEEDS)
-def test_quiescent_network_equals_one_pass_at_rest(net, seed):
-    verify(net.graph)
-    counts = counts_for(net, seed, 2)
-    rest = at_rest(net.graph, counts)
-    run = simulate(net, counts)
-    for name, each in {**run.raw, **run.counts}.items():
-        assert tuple(each.shape[1:]) == net.graph.by_name[name].shape
-        assert torch.equal(each.double(), rest[name]), name
-    assert run.settled.all()
-
-
-@settings(max_examples=50)
+@settings(max_examples=100)
 @given(graph=integer_graphs(), seed=SEEDS)
-def test_spike_size_and_encoding_do_not_matter_at_rest(graph, seed):
-    counts = counts_for(network(graph), seed, 2)
-    ternary = simulate(graph, counts)
-    for spike, encoding in ((Graded(3), Analog()), (Ternary(), Spikes()), (Graded(1000), Spikes())):
+def test_at_rest_every_network_equals_one_pass_whatever_the_spikes_and_the_encoding(graph, seed):
+    verify(graph)
+    counts = drawn_counts(np.random.default_rng(seed), graph, 2)
+    rest = at_rest(graph, counts)
+    for spike, encoding in product_of((Ternary(), Graded(3), Graded(1000)), (Analog(), Spikes())):
         run = simulate(network(graph, spike, encoding), counts)
-        assert same(run.raw, ternary.raw)
-        assert same({name: run.counts[name] for name in ternary.counts}, ternary.counts)
+        for name, each in {**run.raw, **run.counts}.items():
+            assert tuple(each.shape[1:]) == graph.by_name[name].shape
+            assert torch.equal(each.double(), rest[name]), name
+        assert run.settled.all()
 
 
 # ---------------------------------------------------------------- time
 @settings(max_examples=50)
 @given(net=NETWORKS, seed=SEEDS, steps=st.integers(1, 8))
 def test_a_sample_is_settled_iff_the_next_step_is_silent(net, seed, steps):
-    counts = counts_for(net, seed, 3)
+    counts = drawn_counts(np.random.default_rng(seed), net.graph, 3)
     first, longer, much_longer = (simulate(net, counts, steps=steps + more) for more in (0, 1, 20))
     assert (first.steps, longer.steps) == (steps, steps + 1)
     assert torch.equal(first.settled, longer.sample_steps <= steps)
@@ -214,7 +187,7 @@ def test_a_sample_is_settled_iff_the_next_step_is_silent(net, seed, steps):
 @settings(max_examples=50)
 @given(net=NETWORKS, seed=SEEDS)
 def test_a_batch_is_its_samples_one_by_one(net, seed):
-    counts = counts_for(net, seed, 3)
+    counts = drawn_counts(np.random.default_rng(seed), net.graph, 3)
     batch = simulate(net, counts)
     singles = [simulate(net, [each[i : i + 1] for each in counts]) for i in range(3)]
     assert batch.steps == max(each.steps for each in singles)
@@ -229,7 +202,7 @@ def test_a_batch_is_its_samples_one_by_one(net, seed):
 @settings(max_examples=50)
 @given(net=NETWORKS, seed=SEEDS)
 def test_totals_are_those_of_the_trace(net, seed):
-    run = simulate(net, counts_for(net, seed, 2))
+    run = simulate(net, drawn_counts(np.random.default_rng(seed), net.graph, 2))
     emitting = net.graph.neurons + (net.graph.inputs if net.encoding == Spikes() else ())
     assert set(run.trace) == set(run.counts) == set(run.layer_spikes) == {node.name for node in emitting}
     last = torch.zeros(2, dtype=torch.int64)
@@ -243,7 +216,7 @@ def test_totals_are_those_of_the_trace(net, seed):
         last = torch.maximum(last, ((flat != 0).any(2) * torch.arange(1, run.steps + 1)[:, None]).amax(0))
     assert torch.equal(run.sample_steps, last)
     assert len(run.raws) == run.steps
-    assert same(run.raws[-1], run.raw)
+    assert plain(run.raws[-1]) == plain(run.raw)
 
 
 # ---------------------------------------------------------------- by hand
@@ -298,20 +271,10 @@ def test_pools_follow_the_counts_that_have_arrived():
     x[0, 0, 2:, 2:] = 2
     run = simulate(pooled(), [x])
     # All four sources of the second window are below zero, so the maximum is.
-    assert run.trace["maxpool2"].cumsum(0).flatten(1).tolist() == [
-        [1, -1, 0, 1],
-        [2, -2, 0, 2],
-        [3, -2, 0, 2],
-    ]
+    pool = run.trace["maxpool2"].cumsum(0).flatten(1).tolist()
+    assert pool == [[1, -1, 0, 1], [2, -2, 0, 2], [3, -2, 0, 2]]
     assert run.counts["amax3"].tolist() == [[3]]
     assert run.arrivals == {}
-
-
-def test_a_count_above_zero_at_rest_needs_spikes_without_input():
-    b = Builder()
-    graph = b.graph(b.readout(b.neuron(b.input(0, (1,), -1, 1), 1, 3, [5, 9])))
-    run = simulate(graph, [torch.zeros(1, 1, dtype=torch.int64)])
-    assert (run.counts["neuron1"].item(), run.steps, run.sample_steps.item()) == (1, 1, 1)
 
 
 def test_a_network_without_neurons_takes_one_silent_step():
@@ -329,18 +292,14 @@ def test_a_network_without_neurons_takes_one_silent_step():
         ((), ()),
         ((SpikeCounts(),), ("counts",)),
         ((Outputs(),), ("raws",)),
-        ((LayerSpikes(),), ("layer_steps",)),
         ((LayerSpikes(), SpikeCounts()), ("counts", "layer_steps")),
-        ((Everything(),), RECORDED),
+        (ALL, RECORDED),
     ],
-    ids=str,
 )
 def test_only_what_is_asked_for_is_kept(record, kept):
-    run = simulate(two_layers(), [torch.tensor([[2, 1]])], record=record)
-    full = simulate(two_layers(), [torch.tensor([[2, 1]])])
+    run, full = (simulate(two_layers(), [torch.tensor([[2, 1]])], record=each) for each in (record, ALL))
     assert tuple(name for name in RECORDED if getattr(run, name) is not None) == kept
-    for name in kept:
-        assert str(getattr(run, name)) == str(getattr(full, name))
+    assert [str(getattr(run, name)) for name in kept] == [str(getattr(full, name)) for name in kept]
 
 
 # ---------------------------------------------------------------- single ops
@@ -355,7 +314,7 @@ def test_max_pools_are_torchs(seed):
     op = ops.MaxPool(kernel, stride, padding, dilation, bool(rng.integers(2)))
     pool = F.max_pool1d if n == 1 else F.max_pool2d
     wanted = pool(torch.from_numpy(x).double(), kernel, stride, padding, dilation, op.ceil)
-    assert torch.equal(torch.from_numpy(value(op, (x,), {})).double(), wanted)
+    assert np.array_equal(value(op, (x,), {}), wanted.numpy())
 
 
 def test_a_window_of_padding_only_is_refused():
@@ -375,14 +334,7 @@ def test_each_op_is_torchs(graph, seed):
     for node in graph.nodes[len(graph.inputs) :]:
         inputs = tuple(rng.integers(-99, 100, (2, *graph.by_name[name].shape)) for name in node.inputs)
         wanted = by_torch(node, [torch.from_numpy(each).double() for each in inputs], tensors)
-        assert torch.equal(torch.from_numpy(np.array(value(node.op, inputs, numbers))).double(), wanted), node
-
-
-def test_integers_stay_exact_where_float64_would_not():
-    b = Builder()
-    graph = b.graph(b.readout(b.linear(b.input(0, (2,), -(2**20), 2**20), [[1, 1]])))
-    graph = replace(graph, tensors={**graph.tensors, "t1": torch.tensor([[2**40, 1]])})
-    assert simulate(graph, [torch.tensor([[2**20, 1]])]).raw["readout2"].item() == 2**60 + 1
+        assert np.array_equal(value(node.op, inputs, numbers), wanted.numpy()), node
 
 
 def test_every_op_of_the_dialect_has_a_rule():
@@ -395,13 +347,9 @@ def test_the_generator_draws_every_op_in_all_its_forms():
     nodes = [node for graph in graphs for node in graph.nodes]
     assert {type(node.op) for node in nodes} == ops.INTEGER_OPS - set(ops.HOST)
     convs = [node.op for node in nodes if isinstance(node.op, ops.Conv)]
-    assert {(len(op.stride), op.transposed, op.groups > 1) for op in convs} >= {
-        (n, transposed, grouped) for n in (1, 2) for transposed in (True, False) for grouped in (True, False)
-    }
+    assert len({(len(op.stride), op.transposed, op.groups > 1) for op in convs}) == 8
     neurons = [node.op for node in nodes if isinstance(node.op, ops.Neuron)]
-    assert {(op.values is None, op.bias is None) for op in neurons} == {
-        (a, b) for a in (0, 1) for b in (0, 1)
-    }
+    assert len({(op.values is None, op.bias is None) for op in neurons}) == 4
     assert {len(graph.inputs) for graph in graphs} == {len(graph.readouts) for graph in graphs} == {1, 2}
     busy = [simulate(g, drawn_counts(np.random.default_rng(0), g, 2), record=()).spikes for g in graphs]
     assert np.median(busy) > 20
@@ -430,7 +378,6 @@ ONE, PAIR = torch.zeros(1, 3, dtype=torch.int64), torch.zeros(2, 2, 3, dtype=tor
         ((PAIR[0], ONE), "counts of input input0", "shape [2, 3]", "[2, 2, 3] in a batch of 2"),
         ((PAIR.sum(), ONE), "counts of input input0", "shape []", "[0, 2, 3] in a batch of 0"),
     ],
-    ids=lambda each: each if isinstance(each, str) else "",
 )
 def test_counts_that_do_not_fit_are_refused(counts, where, got, known):
     with pytest.raises(RunError) as error:

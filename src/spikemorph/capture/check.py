@@ -94,19 +94,18 @@ def _recorded(exported: Exported, inputs: tuple[Tensor, ...]) -> dict[str, Tenso
 
 def _in_float64(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Tensors that the program makes itself, such as zeros, become float64 too."""
-    wide = {
+    return {
         key: torch.float64 if isinstance(each, torch.dtype) and each.is_floating_point else each
         for key, each in kwargs.items()
     }
-    return wide
 
 
 def _differs(graph: Graph, name: str, gap: float) -> CaptureError:
     node = graph.by_name[name]
     return CaptureError(
         where=str(node.origin),
-        got=f"{node.origin.call}, captured as {type(node.op).__name__} {name!r}, differs from torch by {gap:.2g}"
-        " of the largest value",
+        got=f"{node.origin.call}, captured as {type(node.op).__name__} {name!r}, "
+        f"differs from torch by {gap:.2g} of the largest value",
         known="a captured graph computes what the module computes",
         do="this is a fault of spikemorph: report the operation and its arguments; avoid it until then",
     )

@@ -96,7 +96,7 @@ class Call:
 
     def axes(self, value: Any, rank: int) -> Ints:
         """Several axes of torch as sorted axes of a sample; none means all, which has the batch in it."""
-        if value is None or value == [] or value == ():
+        if value is None or (isinstance(value, list | tuple) and not value):
             raise batch_refused()
         items = value if isinstance(value, list | tuple) else [value]
         return tuple(sorted(self.axis(item, rank) for item in items))

@@ -6,8 +6,9 @@ import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from typing import final
 
 import torch
@@ -150,9 +151,7 @@ def _export_failed(error: Exception) -> CaptureError:
         do = "do not fix the batch size in forward: use x.shape[0], or -1 for the batch in view"
     else:
         do = "make `torch.export.export(model, inputs, strict=False)` work first; its message is above"
-    return CaptureError(
-        where="torch.export", got=f"{type(error).__name__}: {message}", known=known, do=do
-    )
+    return CaptureError(where="torch.export", got=f"{type(error).__name__}: {message}", known=known, do=do)
 
 
 def _module_outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -184,11 +183,11 @@ def interpreted(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Export warns and logs about what our own messages say better."""
+    """Export warns, logs and prints graphs about what our own messages say better."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), redirect_stderr(StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from spikemorph.errors import CaptureError, DataError
+from spikemorph.errors import DataError
 
 _KNOWN = "a floating-point tensor [batch, ...], or a tuple of them"
 
@@ -44,7 +44,8 @@ def _checked(where: str, value: object) -> Tensor:
             "convert images with x.float() / 255; put embeddings in front of the captured model",
         )
     if value.dim() == 0 or value.numel() == 0:
-        raise _wrong(where, f"a tensor of shape {list(value.shape)}", "pass at least one sample, [batch, ...]")
+        got = f"a tensor of shape {list(value.shape)}"
+        raise _wrong(where, got, "pass at least one sample, [batch, ...]")
     if not bool(torch.isfinite(value).all()):
         raise _wrong(where, "NaN or infinity", "pass ordinary data, for example one batch of the test set")
     return value.detach()
@@ -65,9 +66,7 @@ def drawn_inputs(program: ExportedProgram) -> tuple[Tensor, ...]:
 def input_values(program: ExportedProgram) -> dict[str, Any]:
     """What is known of the tensor inputs of a program, by placeholder name."""
     names = {
-        spec.arg.name
-        for spec in program.graph_signature.input_specs
-        if spec.kind is InputKind.USER_INPUT
+        spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT
     }
     return {
         node.name: node.meta["val"]

@@ -12,7 +12,10 @@ from torch import fx
 from spikemorph.ir.graph import Origin
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
-_TORCH = str(Path(torch.__file__).parent)
+_TORCH = f"{Path(torch.__file__).parent}/"
+_GETATTR = re.compile(r"getattr\(([^()]*), '([^']*)'\)")
+_SELF = re.compile(r"^L(__self__|\['\w+'\])")
+_ITEM = re.compile(r"\['?([^\]']*)'?\]")
 _REPEATED_CALL = re.compile(r"@\d+")
 _PLAIN_NAMES = {
     "_native_batch_norm_legit_no_training": "batch_norm",
@@ -28,7 +31,7 @@ _PLAIN_NAMES = {
 
 
 def packet(target: object) -> str:
-    """ "conv2d" for aten.conv2d.padding: the operation without namespace and overload."""
+    """The operation without namespace and overload: conv2d for aten.conv2d.padding."""
     overload_packet = getattr(target, "overloadpacket", None)
     if overload_packet is not None:
         return str(overload_packet.__name__)
@@ -59,17 +62,32 @@ def _innermost(node: fx.Node) -> tuple[str, str]:
     path, module_type = list(stack.values())[-1]
     if isinstance(module_type, type):
         module_type = f"{module_type.__module__}.{module_type.__qualname__}"
-    return _REPEATED_CALL.sub("", str(path)).removeprefix("L__self__").strip("."), str(module_type)
+    return _plain_path(str(path)), str(module_type)
+
+
+def _plain_path(path: str) -> str:
+    """A strict export writes paths as expressions: getattr(L['self'].layers, '0').act[1]."""
+    path = _REPEATED_CALL.sub("", path)
+    while _GETATTR.search(path):
+        path = _GETATTR.sub(r"\1.\2", path)
+    path = _SELF.sub("", path)
+    return _ITEM.sub(r".\1", path).strip(".")
+
+
+def attention_of(node: fx.Node) -> str | None:
+    """Path of the torch.nn.MultiheadAttention that made the operation, None for others."""
+    path, module_type = _innermost(node)
+    return path if module_type.endswith(".MultiheadAttention") else None
 
 
 def _source(trace: str) -> str:
-    """ "model.py:31": the last frame outside torch, "" where there is none."""
+    """The last frame outside torch, as model.py:31; empty where there is none."""
     frames = [(file, line) for file, line in _FRAME.findall(trace) if not _of_torch(file)]
     return f"{Path(frames[-1][0]).name}:{frames[-1][1]}" if frames else ""
 
 
 def _of_torch(file: str) -> bool:
-    return file.startswith(_TORCH) or "-packages/torch/" in file or file.startswith("<")
+    return file.startswith((_TORCH, "<")) or "-packages/torch/" in file
 
 
 def numbered(base: str) -> Iterator[str]:

@@ -31,7 +31,7 @@ def batch_of(program: ExportedProgram) -> Batch:
     Raises:
         CaptureError: an input has a fixed batch size, a second dynamic axis, or is no tensor.
     """
-    symbols = set()
+    symbols: set[Any] = set()
     for name, value in input_values(program).items():
         if not isinstance(value, Tensor):
             raise _input_refused(name, f"a {type(value).__name__}", "bake the value into the model")
@@ -48,7 +48,10 @@ def batch_of(program: ExportedProgram) -> Batch:
 
 def _input_refused(name: str, got: str, do: str) -> CaptureError:
     return CaptureError(
-        where=f"input {name}", got=got, known="tensors [batch, ...] with a dynamic batch on axis 0 only", do=do
+        where=f"input {name}",
+        got=got,
+        known="tensors [batch, ...] with a dynamic batch on axis 0 only",
+        do=do,
     )
 
 
@@ -124,7 +127,10 @@ def outputs_of(program: ExportedProgram) -> tuple[str, ...]:
         names.append(spec.arg.name)
     if not names:
         raise CaptureError(
-            where="outputs", got="none", known="at least one tensor", do="return the result from forward"
+            where="outputs",
+            got="none",
+            known="at least one tensor",
+            do="return the result from forward",
         )
     return tuple(names)
 

@@ -6,8 +6,8 @@ from spikemorph.errors import Offence
 from spikemorph.ir.graph import Origin
 
 _GATES = (
-    "recurrent layers are not captured yet: their gates multiply sums over time",
-    "use Conv1d over time for now, or capture the network before and behind the recurrent layer by itself",
+    "feed-forward operations: sequences are not captured yet (gates multiply sums over time)",
+    "use Conv1d over time, or unroll a torch.nn.Linear recurrence over a fixed number of elements in forward",
 )
 _NORM = (
     "BatchNorm at rest is an affine map; this norm divides by a statistic of the activations themselves",
@@ -63,35 +63,60 @@ _EINSUM = (
     "write the einsum as torch.nn.functional.linear, or as x * y followed by sum",
 )
 _ANY = (
-    "`spikemorph inspect` lists what is converted: convolutions, linear layers, batch norm, activations, pools, sums, "
-    "products, views",
+    "convolutions, linear layers, batch norm, activations, pools, sums, products, views",
     "rewrite it with those, or move it in front of or behind the network",
 )
 
-_TOPICS: tuple[tuple[tuple[str, str], tuple[str, ...]], ...] = (
-    (_GATES, ("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")),
-    (_NORM, ("layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "instance_norm", "rms_norm")),
-    (_NORM, ("local_response_norm", "norm", "linalg_vector_norm", "_fused_rms_norm")),
-    (_ATTENTION, ("scaled_dot_product_attention", "_native_multi_head_attention", "baddbmm", "_transformer_encoder_layer_fwd")),
-    (_LOOKUP, ("embedding", "embedding_bag", "_embedding_bag", "one_hot", "gather", "scatter")),
-    (_BRANCH, ("where", "gt", "ge", "lt", "le", "eq", "ne", "masked_fill", "item", "_local_scalar_dense", "cond")),
-    (_BRANCH, ("nonzero", "while_loop", "logical_and", "logical_or", "logical_not", "sign", "heaviside", "any")),
-    (_ASSIGN, ("slice_scatter", "select_scatter", "index_put", "copy", "fill", "scatter_add", "masked_scatter")),
-    (_RANDOM, ("rand", "randn", "rand_like", "randn_like", "bernoulli", "multinomial", "randint", "randperm", "rrelu")),
-    (_INDICES, ("topk", "sort", "argsort", "argmin", "kthvalue", "unique")),
-    (_STATISTIC, ("var", "std", "var_mean", "std_mean", "prod", "median", "logsumexp", "cumsum", "cumprod", "sum", "mean")),
-    (_STATISTIC, ("max", "min", "amin", "aminmax")),
-    (_SMOOTH, ("erf", "exp", "log", "log1p", "expm1", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "log_sigmoid_forward")),
-    (_SMOOTH, ("log_sigmoid", "softsign", "hardshrink", "softshrink", "tanhshrink", "pow", "round", "floor", "ceil")),
-    (_THREE_D, ("conv3d", "conv_transpose3d", "max_pool3d", "max_pool3d_with_indices", "avg_pool3d")),
-    (_THREE_D, ("adaptive_avg_pool3d", "_adaptive_avg_pool3d", "upsample_nearest3d", "upsample_trilinear3d")),
-    (_RESIZE, ("upsample_bicubic2d", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "grid_sampler")),
-    (_RESIZE, ("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "grid_sampler_2d")),
-    (_TRAINING_NORM, ("_native_batch_norm_legit", "native_batch_norm", "_batch_norm_with_update", "_native_batch_norm_legit_functional")),
-    (_EINSUM, ("einsum", "bilinear", "tensordot")),
+_TOPICS: tuple[tuple[tuple[str, str], str], ...] = (
+    (_GATES, "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"),
+    (
+        _NORM,
+        "layer_norm native_layer_norm group_norm native_group_norm instance_norm rms_norm "
+        "local_response_norm norm linalg_vector_norm _fused_rms_norm",
+    ),
+    (
+        _ATTENTION,
+        "scaled_dot_product_attention _native_multi_head_attention baddbmm "
+        "_transformer_encoder_layer_fwd MultiheadAttention",
+    ),
+    (_LOOKUP, "embedding embedding_bag _embedding_bag one_hot gather scatter"),
+    (
+        _BRANCH,
+        "where gt ge lt le eq ne masked_fill item _local_scalar_dense cond nonzero while_loop "
+        "logical_and logical_or logical_not sign heaviside any",
+    ),
+    (_ASSIGN, "slice_scatter select_scatter index_put copy fill scatter_add masked_scatter"),
+    (_RANDOM, "rand randn rand_like randn_like bernoulli multinomial randint randperm rrelu"),
+    (_INDICES, "topk sort argsort argmin kthvalue unique"),
+    (
+        _STATISTIC,
+        "var std var_mean std_mean prod median logsumexp cumsum cumprod sum mean max min amin aminmax",
+    ),
+    (
+        _SMOOTH,
+        "erf exp log log1p expm1 sqrt rsqrt reciprocal sin cos log_sigmoid_forward log_sigmoid "
+        "softsign hardshrink softshrink tanhshrink pow round floor ceil",
+    ),
+    (
+        _THREE_D,
+        "conv3d conv_transpose3d max_pool3d max_pool3d_with_indices avg_pool3d "
+        "adaptive_avg_pool3d _adaptive_avg_pool3d upsample_nearest3d upsample_trilinear3d",
+    ),
+    (
+        _RESIZE,
+        "upsample_bicubic2d _upsample_nearest_exact1d _upsample_nearest_exact2d grid_sampler "
+        "_upsample_bilinear2d_aa _upsample_bicubic2d_aa grid_sampler_2d",
+    ),
+    (
+        _TRAINING_NORM,
+        "_native_batch_norm_legit native_batch_norm _batch_norm_with_update "
+        "_native_batch_norm_legit_functional",
+    ),
+    (_EINSUM, "einsum bilinear tensordot"),
 )
+"""Advice and the aten names, or torch.nn modules, that it is for."""
 
-_ADVICE = {name: advice for advice, names in _TOPICS for name in names}
+_ADVICE = {name: advice for advice, names in _TOPICS for name in names.split()}
 
 
 def unsupported(origin: Origin, name: str) -> Offence:

@@ -40,7 +40,7 @@ def broadcast_pair(ctx: Context, call: Call) -> tuple[Act, Act]:
 
 
 def _operand(call: Call, value: Any, rank: int) -> Act | Tensor:
-    """An operand as an activation, or as a constant that broadcasts against a sample (float64 for numbers)."""
+    """An operand as an activation, or as a constant that broadcasts against a sample (numbers: float64)."""
     match value:
         case Opaque():
             raise Poisoned
@@ -94,7 +94,9 @@ def _sum(ctx: Context, call: Call, alpha: float) -> Act:
                 b = affine(ctx, call, b, gain=size, shape=b.shape, part="alpha")
             return ctx.emit(call, ops.Add((1, 1 if alpha > 0 else -1)), a, b)
         case Act() as a, Tensor() as constant:
-            return affine(ctx, call, a, offset=_as_float(constant) if alpha == 1 else _as_float(constant) * alpha)
+            return affine(
+                ctx, call, a, offset=_as_float(constant) if alpha == 1 else _as_float(constant) * alpha
+            )
         case Tensor() as constant, Act() as b:
             gain = None if alpha == 1 else torch.tensor(alpha, dtype=torch.float64)
             return affine(ctx, call, b, gain=gain, offset=_as_float(constant))

@@ -67,4 +67,5 @@ def _argmax(ctx: Context, call: Call) -> Value:
     x = call.act()
     if call.args["dim"] is None:
         raise batch_refused()
-    return ctx.emit(call, ops.Argmax(call.axis(call.args["dim"], len(x.shape)), bool(call.args["keepdim"])), x)
+    axis = call.axis(call.args["dim"], len(x.shape))
+    return ctx.emit(call, ops.Argmax(axis, bool(call.args["keepdim"])), x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 
@@ -87,8 +88,8 @@ def _uniform_windows(size: int, out: int) -> tuple[int, int]:
     """Kernel and stride of torch's adaptive windows, where all are alike."""
     starts = [i * size // out for i in range(out)]
     lengths = {math.ceil((i + 1) * size / out) - start for i, start in enumerate(starts)}
-    strides = {b - a for a, b in zip(starts, starts[1:], strict=False)} or {1}
-    if len(lengths) != 1 or len(strides) != 1:
+    strides = {b - a for a, b in pairwise(starts)} or {1}
+    if len(lengths) != 1 or len(strides) != 1 or 0 in strides:
         raise Refused(
             f"from {size} to {out} places in windows of different sizes",
             "adaptive max pools to 1, or with equal windows",
@@ -137,7 +138,8 @@ def _max(ctx: Context, call: Call) -> Value:
 @RULES("upsample_nearest1d", "upsample_nearest2d")
 def _nearest(ctx: Context, call: Call) -> Value:
     size = call.shape[1:]
-    return ctx.emit(call, ops.Upsample(size, "nearest", scales=_scales(call, len(size))), call.act(_data(call)))
+    op = ops.Upsample(size, "nearest", scales=_scales(call, len(size)))
+    return ctx.emit(call, op, call.act(_data(call)))
 
 
 @RULES("upsample_linear1d", "upsample_bilinear2d")

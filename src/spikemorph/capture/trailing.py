@@ -15,10 +15,14 @@ _STAYS = (fn.Relu, fn.Clamp)
 _MOVES = (ops.Reshape, ops.Permute, ops.Slice)
 
 
-def to_host(graph: Graph) -> Graph:
-    """The graph with trailing functions, relu and clamps apart, as host functions."""
+def to_host(graph: Graph, read: frozenset[str] = frozenset()) -> Graph:
+    """The graph with trailing functions, relu and clamps apart, as host functions.
+
+    Args:
+        read: nodes that are not trailing because something outside the graph reads them.
+    """
     for node in reversed(graph.nodes):
-        if _smooth(node):
+        if _smooth(node) and node.name not in read:
             views = _views_to_output(graph, node)
             if views:
                 graph = _behind(graph, [node, *views])

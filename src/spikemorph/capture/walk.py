@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
 from torch import Tensor, fx
-from torch.export.graph_signature import InputKind, OutputKind
 
 from spikemorph.capture import (  # noqa: F401  (the rules register themselves)
     rules_arith,
@@ -22,7 +21,7 @@ from spikemorph.capture.batch import Batch
 from spikemorph.capture.context import RULES, Call, Context, Rule, batch_refused
 from spikemorph.capture.export import Exported
 from spikemorph.capture.fold import fold, is_constant, leaves, replaced
-from spikemorph.capture.naming import base_name, origin_of, packet
+from spikemorph.capture.naming import attention_of, base_name, origin_of, packet
 from spikemorph.capture.refusals import unsupported
 from spikemorph.capture.values import Act, Const, Opaque, Parts, Poisoned, Refused, Size, Value
 from spikemorph.errors import CaptureError, Offence
@@ -108,6 +107,9 @@ class _Walk:
         try:
             self.values[node] = self._value(node, val)
         except Refused as refused:
+            if attention_of(node) is not None:
+                self._offend_attention(node)
+                return
             origin = origin_of(node)
             got = f"{origin.call} {refused.got}".strip()
             self._offend(node, Offence(where=str(origin), got=got, known=refused.known, do=refused.do))
@@ -138,14 +140,20 @@ class _Walk:
         if shape is None:
             raise batch_refused()
         marks = len(self.ctx.nodes)
-        used = frozenset(int(user.args[1]) for user in node.users if user.target is operator.getitem)  # type: ignore[arg-type]
+        used = frozenset(
+            int(user.args[1])  # type: ignore[arg-type]
+            for user in node.users
+            if user.target is operator.getitem
+        )
         call = Call(
             node=node,
             origin=origin_of(node),
             base=base_name(node),
             args=self._arguments(node),
             shape=shape,
-            parts=tuple(self.batch.sample_shape(each) for each in val) if isinstance(val, list | tuple) else (),
+            parts=tuple(self.batch.sample_shape(each) for each in val)
+            if isinstance(val, list | tuple)
+            else (),
             used=used,
         )
         if any(call.parts[number] is None for number in used):
@@ -183,6 +191,15 @@ class _Walk:
             if isinstance(value, Act):
                 self.kept.add(value.name)
         self.values[node] = self._stand_in(node)
+
+    def _offend_attention(self, node: fx.Node) -> None:
+        """Attention moves the batch about in many steps; it is one offence."""
+        origin = origin_of(node)
+        offence = unsupported(replace(origin, call="torch.nn.MultiheadAttention"), "MultiheadAttention")
+        if all(each.where != offence.where or each.got != offence.got for each in self.offences):
+            self._offend(node, offence)
+        else:
+            self.values[node] = self._stand_in(node)
 
     def _stand_in(self, node: fx.Node) -> Value:
         """A further input in place of a refused result, so that the walk can go on behind it."""

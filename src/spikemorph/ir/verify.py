@@ -157,12 +157,14 @@ def _check_shape(graph: Graph, node: Node, sources: tuple[Node, ...]) -> None:
 
 
 def _check_host(graph: Graph, node: Node, sources: tuple[Node, ...]) -> None:
-    """Host ops feed host ops only; in an integer graph they read what a Readout has decoded."""
+    """Host ops feed host ops only, indices nothing; in an integer graph host ops read what is decoded."""
     host = isinstance(node.op, ops.HOST)
     for source in sources:
         after_host = isinstance(source.op, ops.HOST)
         known = "after a host op come only host ops and outputs"
         _demand(host or not after_host, node, f"input '{source.name}', a host op", known)
+        index = isinstance(source.op, ops.Argmax)
+        _demand(not index, node, f"input '{source.name}', an Argmax", "indices are outputs only")
         decoded = after_host or isinstance(source.op, ops.Readout)
         if graph.dialect is Dialect.INTEGER and host:
             known = "host ops read a Readout or another host op"

@@ -14,14 +14,18 @@ from torch import Tensor, nn
 
 from spikemorph.capture import capture
 from spikemorph.data import Split, load
+from spikemorph.evaluate.floats import evaluate_float
+from spikemorph.evaluate.integers import evaluate
 from spikemorph.ir.graph import Graph
 from spikemorph.passes.levels import Levels, Override
-from spikemorph.quantise import QuantisedNetwork, trainable
+from spikemorph.quantise import QuantisedNetwork, freeze, trainable
+from spikemorph.recipes.recipe import Recipe, Trained
+from spikemorph.recipes.result import Case, Progress, Result, accuracy, assess
 from spikemorph.recipes.training import Report, Schedule, flip_and_shift, train
 
 NAME = "fashion-mnist"
-FLOAT = Schedule(epochs=12, rate=4e-3, seed=1)
-QUANTISED = Schedule(epochs=14, rate=1.5e-3, decay=0.01, seed=2)
+FLOAT = Schedule(epochs=10, rate=4e-3, seed=1)
+QUANTISED = Schedule(epochs=10, rate=1.5e-3, decay=0.01, seed=2)
 LEVELS = Levels(
     activation=3,
     weight_bits=4,
@@ -45,22 +49,22 @@ class Block(nn.Module):
 
 
 class FashionNet(nn.Module):
-    """32-32-M-64-64-M-128-128-global average-10 on [batch, 1, 28, 28], pixels in 0..1."""
+    """24-24-M-48-48-M-96-96-global average-10 on [batch, 1, 28, 28], pixels in 0..1."""
 
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            Block(1, 32),
-            Block(32, 32),
+            Block(1, 24),
+            Block(24, 24),
             nn.MaxPool2d(2),
-            Block(32, 64),
-            Block(64, 64),
+            Block(24, 48),
+            Block(48, 48),
             nn.MaxPool2d(2),
-            Block(64, 128),
-            Block(128, 128),
+            Block(48, 96),
+            Block(96, 96),
         )
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(128, 10)
+        self.head = nn.Linear(96, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores [batch, 10]."""
@@ -97,8 +101,6 @@ def train_quantised(graph: Graph, folder: Path, report: Report) -> QuantisedNetw
     Args:
         graph: the captured float network.
     """
-    from spikemorph.evaluate.floats import evaluate_float
-
     torch.manual_seed(0)
     data = load(NAME, Split.TRAIN)
     network = trainable(graph, LEVELS, data.x[:512])
@@ -125,3 +127,25 @@ def train_quantised(graph: Graph, folder: Path, report: Report) -> QuantisedNetw
 def capture_float(model: nn.Module) -> Graph:
     """The trained float network as a graph."""
     return capture(model, torch.zeros(2, 1, 28, 28))
+
+
+def fit(folder: Path, report: Report) -> Trained:
+    """Both trainings, and validation accuracies in percent."""
+    graph = capture_float(train_float(folder, report))
+    integer = freeze(train_quantised(graph, folder, report))
+    held_out = load(NAME, Split.VALIDATION)
+    notes = {
+        "validation_float": accuracy(evaluate(graph, held_out.x), held_out.y),
+        "validation_qnn": accuracy(evaluate(integer, held_out.x), held_out.y),
+        "float_epochs": FLOAT.epochs,
+        "quantised_epochs": QUANTISED.epochs,
+    }
+    return Trained(graph, integer, notes)
+
+
+def measure(case: Case, progress: Progress, full: bool) -> Result:
+    """All 10,000 test images, every neuron."""
+    return assess(case, load(NAME, Split.TEST), progress)
+
+
+RECIPE = Recipe(NAME, LEVELS.activation, LEVELS.weight_bits, fit, measure)

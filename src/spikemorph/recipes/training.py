@@ -138,16 +138,26 @@ def _resume(
 
 
 def flip_and_shift(pixels: int) -> Augment:
-    """Horizontal flips with probability 1/2 and shifts of up to `pixels` in both directions, zero padded."""
+    """Horizontal flips with probability 1/2, then `shift(pixels)`."""
+    moved = shift(pixels)
 
     def augment(x: Tensor, generator: torch.Generator) -> Tensor:
-        n, _, height, width = x.shape
-        flip = torch.rand(n, generator=generator) < 0.5
-        x = torch.where(flip[:, None, None, None], x.flip(3), x)
+        flip = torch.rand(len(x), generator=generator) < 0.5
+        return moved(torch.where(flip[:, None, None, None], x.flip(3), x), generator)
+
+    return augment
+
+
+def shift(pixels: int) -> Augment:
+    """Shifts of up to `pixels` in both directions, zero padded, of images [batch, channels, height, width]."""
+
+    def augment(x: Tensor, generator: torch.Generator) -> Tensor:
+        n, channels, height, width = x.shape
         padded = nn.functional.pad(x, (pixels,) * 4)
         down, right = torch.randint(0, 2 * pixels + 1, (2, n), generator=generator)
         rows = (down[:, None] + torch.arange(height))[:, None, :, None]
         columns = (right[:, None] + torch.arange(width))[:, None, None, :]
-        return padded[torch.arange(n)[:, None, None, None], torch.arange(x.shape[1])[None, :, None, None], rows, columns]
+        samples = torch.arange(n)[:, None, None, None]
+        return padded[samples, torch.arange(channels)[None, :, None, None], rows, columns]
 
     return augment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, final
 
@@ -106,7 +106,12 @@ class _Books:
 
 
 def verify(
-    network: SpikingNetwork, graph: Graph, data: Batches, *, engine: Engine | None = None
+    network: SpikingNetwork,
+    graph: Graph,
+    data: Batches,
+    *,
+    engine: Engine | None = None,
+    watch: Callable[[Run], None] | None = None,
 ) -> Certificate:
     """Compare the spiking network at quiescence with the quantised network, neuron by neuron, and by structure.
 
@@ -117,6 +122,7 @@ def verify(
         graph: the integer graph (QNN) it should equal.
         data: a tensor of samples, a tuple of tensors, or a loader of batches.
         engine: that runs the spiking network, Dense() by default.
+        watch: is shown the run of every batch, in order: for progress, and for measures of one's own.
 
     Raises:
         DataError: empty or unfit data.
@@ -132,13 +138,15 @@ def verify(
     engine = Dense() if engine is None else engine
     books = _Books()
     for inputs in batches(graph, data, size=CHUNK, where="verification data"):
-        _compare_batch(network, graph, inputs, engine, books)
+        run = _compare_batch(network, graph, inputs, engine, books)
+        if watch is not None:
+            watch(run)
     return _certificate(network, graph, engine, books)
 
 
 def _compare_batch(
     network: SpikingNetwork, graph: Graph, inputs: tuple[Tensor, ...], engine: Engine, books: _Books
-) -> None:
+) -> Run:
     for each in inputs:
         books.data.update(str(tuple(each.shape[1:])).encode())
         books.data.update(each.contiguous().numpy().tobytes())
@@ -164,6 +172,7 @@ def _compare_batch(
         same = raw is not None and raw.shape == qnn.shape
         books.outputs_different += int((raw != qnn).sum()) if same and raw is not None else qnn.numel()
     _add_run(books, run, int(saturated(graph, inputs).sum()), inputs[0].shape[0])
+    return run
 
 
 def _add_run(books: _Books, run: Run, outside: int, samples: int) -> None:

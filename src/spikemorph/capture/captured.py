@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from torch import Tensor, nn
+from torch import nn
 from torch.export import ExportedProgram
 
 from spikemorph.capture import fates
@@ -18,6 +18,7 @@ from spikemorph.capture.walk import Walked, walk
 from spikemorph.errors import CaptureError, Offence, UnsupportedOps
 from spikemorph.ir.graph import Dialect, Graph, Node
 from spikemorph.ir.ops import Input
+from spikemorph.ir.verify import used_tensors, verify
 
 
 @final
@@ -55,6 +56,7 @@ def capture(model: nn.Module | ExportedProgram, example_inputs: object = None) -
     captured = _captured(program, walked)
     if captured.offences:
         raise UnsupportedOps(captured.offences)
+    verify(captured.graph)
     check_capture(captured.graph, program, _owners(captured.graph, walked))
     return captured.graph
 
@@ -76,11 +78,12 @@ def capture_with_notes(model: nn.Module | ExportedProgram, example_inputs: objec
 def _captured(program: Exported, walked: Walked) -> Captured:
     outputs = tuple(name for name in walked.outputs if name is not None)
     nodes = _reachable(recognise(walked.nodes, walked.tensors), {*outputs, *walked.kept}, len(program.inputs))
-    graph = Graph(Dialect.FLOAT, nodes, outputs, _read_by(nodes, walked.tensors), program.structure)
+    graph = Graph(Dialect.FLOAT, nodes, outputs, walked.tensors, program.structure)
+    graph = graph.with_nodes(nodes, tensors=used_tensors(graph))
     offences = (*walked.offences, *softmax_offences(graph))
     if not offences and len(outputs) != len(walked.outputs):
         raise _lost_output(walked.outputs.index(None))
-    return Captured(to_host(graph), offences, fates.vanished(program.raw))
+    return Captured(to_host(graph, walked.kept), offences, fates.vanished(program.raw))
 
 
 def _owners(graph: Graph, walked: Walked) -> dict[str, str]:
@@ -98,17 +101,6 @@ def _reachable(nodes: tuple[Node, ...], wanted: set[str], inputs: int) -> tuple[
             wanted.update(node.inputs)
             kept.append(node)
     return tuple(reversed(kept))
-
-
-def _read_by(nodes: tuple[Node, ...], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors that a node names."""
-    named = {
-        getattr(node.op, slot)
-        for node in nodes
-        for slot in ("weight", "bias", "mean", "variance", "gain", "offset", "matrix")
-        if hasattr(node.op, slot)
-    }
-    return {name: each for name, each in tensors.items() if name in named}
 
 
 def _lost_output(number: int) -> CaptureError:

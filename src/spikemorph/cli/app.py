@@ -1,0 +1,141 @@
+"""The commands. Errors of the library leave as one readable block and exit code 2, failed checks as 1."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from spikemorph.cli import work
+from spikemorph.cli.output import say
+from spikemorph.data import Split
+from spikemorph.errors import SpikemorphError
+
+app = typer.Typer(
+    name="spikemorph",
+    help="Any trained PyTorch network becomes a spiking network, bit for bit.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Model = Annotated[str, typer.Argument(help="package.module:factory, or a .pt2 file of torch.export.")]
+Weights = Annotated[Optional[Path], typer.Option(help="State dict: .safetensors, or .pth with tensors only.")]
+Data = Annotated[str, typer.Option("--data", help="A registered name, a .npz file with x and y, or a folder.")]
+Part = Annotated[Split, typer.Option(help="Part of a registered data set.")]
+Samples = Annotated[Optional[int], typer.Option(help="Use only the first N samples.")]
+Net = Annotated[Path, typer.Argument(help="A network file that convert wrote.")]
+Engine = Annotated[str, typer.Option(help="dense, or reference (the slow oracle).")]
+LevelCount = Annotated[int, typer.Option("--levels", help="p, levels of an activation above zero; 2-bit is 3.")]
+Bits = Annotated[int, typer.Option("--weight-bits", help="2..8.")]
+
+
+@app.command()
+def demo(json: Json = False) -> None:
+    """Train, convert, run and verify two networks on scikit-learn's digits."""
+    raise typer.Exit(work.demo(as_json=json))
+
+
+@app.command()
+def inspect(
+    model: Model,
+    weights: Weights = None,
+    data: Annotated[Optional[str], typer.Option(help="Take the example input from this data.")] = None,
+    shape: Annotated[Optional[str], typer.Option(help="Shape of one sample, such as 1,28,28.")] = None,
+    levels: LevelCount = 15,
+    weight_bits: Bits = 8,
+    json: Json = False,
+) -> None:
+    """Every operation of a model, what becomes of it, and why. Exits with 1 where something is refused."""
+    settings = work.Settings(levels=levels, weight_bits=weight_bits)
+    raise typer.Exit(work.inspect(model, weights, work.Example(data, shape), settings, as_json=json))
+
+
+@app.command()
+def convert(
+    model: Model,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The network file to write.")],
+    weights: Weights = None,
+    levels: LevelCount = 15,
+    weight_bits: Bits = 8,
+    spike: Annotated[str, typer.Option(help="ternary, or graded:M.")] = "ternary",
+    per_channel: Annotated[bool, typer.Option("--per-channel", help="A unit a channel, where absorbed.")] = False,
+    observer: Annotated[str, typer.Option(help="least-squares, max, or a percentile such as 99.9.")] = "least-squares",
+    spike_input: Annotated[bool, typer.Option("--spike-input", help="Send the input as a spike train.")] = False,
+    samples: Annotated[int, typer.Option(help="Calibration samples.")] = 512,
+    qnn: Annotated[Optional[Path], typer.Option(help="Write the quantised network (QNN) here, too.")] = None,
+    json: Json = False,
+) -> None:
+    """Capture, quantise and convert a trained model."""
+    settings = work.Settings(levels, weight_bits, spike, per_channel, observer, spike_input)
+    raise typer.Exit(work.convert(model, weights, (data, samples), settings, (out, qnn), as_json=json))
+
+
+@app.command()
+def verify(
+    network: Net,
+    data: Data,
+    split: Part = Split.TEST,
+    samples: Samples = None,
+    qnn: Annotated[Optional[Path], typer.Option(help="Compare with this quantised network.")] = None,
+    certificate: Annotated[Optional[Path], typer.Option(help="Write the certificate here.")] = None,
+    recheck: Annotated[Optional[Path], typer.Option(help="Check this certificate again.")] = None,
+    engine: Engine = "dense",
+    json: Json = False,
+) -> None:
+    """Compare every neuron of every sample with the quantised network. Exits with 1 where they differ."""
+    chosen = work.Chosen(network, data, split, samples, engine)
+    raise typer.Exit(work.verify(chosen, qnn, certificate, recheck, as_json=json))
+
+
+@app.command()
+def run(
+    network: Net,
+    data: Data,
+    split: Part = Split.TEST,
+    samples: Samples = None,
+    steps: Annotated[Optional[int], typer.Option(help="Exactly so many steps; default: until quiescent.")] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Spikes of every layer.")] = False,
+    engine: Engine = "dense",
+    json: Json = False,
+) -> None:
+    """Simulate a network and print accuracy, steps, spikes and operations."""
+    chosen = work.Chosen(network, data, split, samples, engine)
+    raise typer.Exit(work.run(chosen, steps, layers=layers, as_json=json))
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="A recipe, such as fashion-mnist.")],
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="Use the shipped network, do not train.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Everything, however long it takes.")] = False,
+    folder: Annotated[Optional[Path], typer.Option(help="Checkpoints and results of a training.")] = None,
+    json: Json = False,
+) -> None:
+    """Reproduce a recipe: train (resumes after a kill), convert, verify; or evaluate the shipped network."""
+    raise typer.Exit(work.reproduce(name, folder, evaluate=evaluate, full=full, as_json=json))
+
+
+@app.command()
+def data(
+    fetch: Annotated[Optional[str], typer.Option(help="Bring this data set to this machine.")] = None,
+    json: Json = False,
+) -> None:
+    """List the registered data sets: where they come from, whether they are here."""
+    raise typer.Exit(work.data(fetch, as_json=json))
+
+
+def main() -> None:
+    """The entry point: library errors become one block on stderr and exit code 2."""
+    try:
+        app()
+    except SpikemorphError as error:
+        say(f"spikemorph: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("spikemorph: interrupted; nothing was written halfway")
+        sys.exit(130)

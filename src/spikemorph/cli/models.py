@@ -1,0 +1,154 @@
+"""From what a user types to a model, its data and its levels."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikemorph.convert.network import Graded, Spike, Ternary
+from spikemorph.data import NAMED, Split, load, load_file
+from spikemorph.data.images import load_folder
+from spikemorph.errors import UsageError
+
+
+def load_model(reference: str, weights: Path | None) -> Any:
+    """A module in eval mode from `package.module:factory`, or an exported program from a .pt2 file.
+
+    Raises:
+        UsageError: no such file, module or factory, weights that do not fit.
+    """
+    if reference.endswith(".pt2"):
+        return _load_program(Path(reference), weights)
+    model = _call_factory(reference)
+    if weights is not None:
+        _load_weights(model, weights)
+    return model.eval()
+
+
+def _load_program(path: Path, weights: Path | None) -> Any:
+    if weights is not None:
+        raise UsageError(
+            where="--weights", got=str(weights), known="a .pt2 file carries its own weights", do="leave it out"
+        )
+    try:
+        return torch.export.load(path)
+    except Exception as error:
+        raise UsageError(
+            where=str(path), got=f"not readable: {error}", known="a file of torch.export.save", do="export the model again"
+        ) from error
+
+
+def _call_factory(reference: str) -> nn.Module:
+    module_name, _, factory = reference.partition(":")
+    how = "package.module:factory, or a .pt2 file of torch.export"
+    if not factory:
+        raise UsageError(where="MODEL", got=repr(reference), known=how, do="name a function that returns the module")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module_name), factory)
+        model = found()
+    except Exception as error:
+        raise UsageError(
+            where=f"MODEL {reference}",
+            got=f"{type(error).__name__}: {error}",
+            known=how,
+            do="check the name from this folder: python -c 'import " + module_name + "'",
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            where=f"MODEL {reference}",
+            got=f"a {type(model).__name__}",
+            known="a function without arguments, or a class, that gives a torch.nn.Module",
+            do="wrap it in such a function",
+        )
+    return model
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file as load_safetensors
+
+            state = load_safetensors(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(state)
+    except Exception as error:
+        raise UsageError(
+            where=f"--weights {path}",
+            got=f"{type(error).__name__}: {error}",
+            known="a state dict of this model, .safetensors or a .pth that holds tensors only",
+            do="save it with torch.save(model.state_dict(), path)",
+        ) from error
+
+
+def load_samples(name: str, split: Split, samples: int | None) -> tuple[Tensor, Tensor | None]:
+    """Inputs and perhaps labels of a registered name, a .npz file or a folder of class folders with images.
+
+    Raises:
+        UsageError: none of these.
+        DataError: damaged or missing data.
+    """
+    if name in {source.name for source in NAMED}:
+        data = load(name, split)
+        x, y = data.x, data.y
+    elif name.endswith(".npz"):
+        x, y = load_file(name)  # type: ignore[assignment]
+    elif Path(name).is_dir():
+        x, y = load_folder(name)
+    else:
+        raise UsageError(
+            where=f"--data {name}",
+            got="no registered name, .npz file or folder",
+            known=", ".join(source.name for source in NAMED) + ", FILE.npz with x and y, a folder of class folders",
+            do="`spikemorph data` lists the registered names",
+        )
+    if samples is not None and samples < 1:
+        raise UsageError(where="--samples", got=str(samples), known="at least 1", do="leave it out for all")
+    return (x, y) if samples is None else (x[:samples], None if y is None else y[:samples])
+
+
+def example_of(data: str | None, shape: str | None) -> Tensor:
+    """Two example samples, from data or of a shape such as 3,224,224.
+
+    Raises:
+        UsageError: neither is given, or a shape that is none.
+    """
+    if shape is not None:
+        try:
+            sizes = [int(part) for part in shape.split(",")]
+            if min(sizes) < 1:
+                raise ValueError(shape)
+        except ValueError as error:
+            raise UsageError(
+                where="--shape", got=repr(shape), known="sizes without the batch, such as 3,224,224", do="use commas"
+            ) from error
+        return torch.zeros(2, *sizes)
+    if data is None:
+        raise UsageError(
+            where="the example input", got="neither --data nor --shape", known="one is needed", do="add --shape 1,28,28"
+        )
+    x, _ = load_samples(data, Split.TRAIN, 2)
+    return x
+
+
+def parse_spike(text: str) -> Spike:
+    """Ternary() of "ternary", Graded(m) of "graded:m".
+
+    Raises:
+        UsageError: anything else.
+        LevelsError: m below 1.
+    """
+    kind, _, largest = text.partition(":")
+    if kind == "ternary" and not largest:
+        return Ternary()
+    if kind == "graded" and largest.isdigit():
+        return Graded(int(largest))
+    raise UsageError(where="--spike", got=repr(text), known="ternary, or graded:4", do="choose one of these")

@@ -1,0 +1,95 @@
+"""What commands print: tables for people, one JSON object for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from spikemorph.recipes.result import Progress as Callback
+from spikemorph.recipes.result import Result
+
+console = Console()
+messages = Console(stderr=True)
+
+
+def emit_json(value: Any) -> None:
+    """One JSON object on stdout, nothing else."""
+    print(json.dumps(value, indent=2))
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr, so that stdout stays clean."""
+    messages.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def show(text: str) -> None:
+    """Text on stdout as it is."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class Bars:
+    """Progress bars on stderr, one for each name."""
+
+    def __init__(self) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=messages
+        )
+
+    def __enter__(self) -> Bars:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def bar(self, name: str) -> Callback:
+        """The callback of one bar; the bar appears with the first call."""
+        tasks: list[Any] = []
+
+        def update(done: int, total: int) -> None:
+            if not tasks:
+                tasks.append(self.progress.add_task(name, total=total))
+            self.progress.update(tasks[0], completed=done, total=total)
+
+        return update
+
+
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout; the first column is left, the others right."""
+    drawn = Table(title=title, title_justify="left", header_style="bold")
+    for index, name in enumerate(head):
+        drawn.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        drawn.add_row(*row)
+    console.print(drawn, markup=False)
+
+
+FIELDS: tuple[tuple[str, Callable[[Result], str]], ...] = (
+    ("samples", lambda r: f"{r.samples:,}"),
+    ("float accuracy %", lambda r: f"{r.float:.2f}"),
+    ("QNN accuracy %", lambda r: f"{r.qnn:.2f}"),
+    ("SNN accuracy %", lambda r: f"{r.snn:.2f}"),
+    ("neurons compared", lambda r: f"{r.neurons_compared:,}"),
+    ("neurons different", lambda r: f"{r.neurons_different:,}"),
+    ("steps to settle, max", lambda r: str(r.steps_max)),
+    ("steps to settle, mean", lambda r: f"{r.steps_mean:.2f}"),
+    ("steps, proven bound", lambda r: str(r.steps_bound)),
+    ("spikes per neuron", lambda r: f"{r.spikes_per_neuron:.3f}"),
+    ("synaptic operations", lambda r: f"{r.synaptic_operations:,.0f}"),
+    ("MACs of the float network", lambda r: f"{r.macs:,}"),
+    ("operations / MACs", lambda r: f"{r.synaptic_operations / max(r.macs, 1):.2f}"),
+    ("accumulators proven in", lambda r: r.integer_type),
+    ("spikes", lambda r: r.spike_kind),
+    ("analog values", lambda r: r.analog_inputs),
+)
+
+
+def show_results(title: str, results: Sequence[Result]) -> None:
+    """One column a network, one row a measure."""
+    rows = [[name, *(field(each) for each in results)] for name, field in FIELDS]
+    table(title, ["", *(each.recipe for each in results)], rows)

@@ -1,0 +1,309 @@
+"""What each command does; every function returns the exit code."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from spikemorph import data as sources
+from spikemorph.cli import output
+from spikemorph.cli.models import example_of, load_model, load_samples, parse_spike
+from spikemorph.capture import capture
+from spikemorph.convert.files import load, load_network, save
+from spikemorph.convert.lossless import Lossless
+from spikemorph.convert.lossless import convert as convert_graph
+from spikemorph.convert.network import Analog, SpikingNetwork, Spikes
+from spikemorph.data import Split
+from spikemorph.errors import FileError, UsageError
+from spikemorph.evaluate.intervals import accumulator_bounds
+from spikemorph.files import atomic_text
+from spikemorph.ir.graph import Dialect, Graph
+from spikemorph.ir.ops import Neuron
+from spikemorph.ir.store import graph_hash
+from spikemorph.measure.operations import synaptic_operations
+from spikemorph.passes.inspection import inspect as inspect_model
+from spikemorph.passes.levels import LeastSquares, Levels, Max, Observer, PerChannel, Percentile, PerTensor
+from spikemorph.quantise import quantise
+from spikemorph.recipes import RECIPES
+from spikemorph.recipes.digits import demo as run_demo
+from spikemorph.recipes.result import accuracy
+from spikemorph.run.dense import Dense
+from spikemorph.run.reference import Reference
+from spikemorph.run.simulate import Engine, simulate
+from spikemorph.verify.bounds import integer_type, steps_bound
+from spikemorph.verify.certificate import Certificate, analog_inputs, spike_kind
+from spikemorph.verify.certificate import recheck as recheck_certificate
+from spikemorph.verify.certificate import verify as verify_network
+
+CHUNK = 100
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to quantise and convert, as typed."""
+
+    levels: int
+    weight_bits: int
+    spike: str = "ternary"
+    per_channel: bool = False
+    observer: str = "least-squares"
+    spike_input: bool = False
+
+    def to_levels(self) -> Levels:
+        """The library's own choices."""
+        granularity = PerChannel() if self.per_channel else PerTensor()
+        return Levels(self.levels, self.weight_bits, observer=_observer(self.observer), granularity=granularity)
+
+    def to_method(self) -> Lossless:
+        """The conversion."""
+        return Lossless(parse_spike(self.spike), Spikes() if self.spike_input else Analog())
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Where the example input comes from."""
+
+    data: str | None
+    shape: str | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A network file, and the data and engine to run it with."""
+
+    network: Path
+    data: str
+    split: Split
+    samples: int | None
+    engine: str
+
+    def load(self) -> tuple[SpikingNetwork, Tensor, Tensor | None, Engine]:
+        """The network, inputs, labels if any, and the engine."""
+        engines: dict[str, Engine] = {"dense": Dense(), "reference": Reference()}
+        if self.engine not in engines:
+            raise UsageError(
+                where="--engine", got=repr(self.engine), known=", ".join(engines), do="leave it out for the default"
+            )
+        network = load_network(self.network)
+        x, y = load_samples(self.data, self.split, self.samples)
+        return network, x, y, engines[self.engine]
+
+
+def _observer(text: str) -> Observer:
+    if text == "least-squares":
+        return LeastSquares()
+    if text == "max":
+        return Max()
+    try:
+        return Percentile(float(text))
+    except ValueError as error:
+        raise UsageError(
+            where="--observer", got=repr(text), known="least-squares, max, or a percentile in (0, 100]", do="try 99.9"
+        ) from error
+
+
+def demo(*, as_json: bool) -> int:
+    """Both demo networks; 1 where losslessness fails."""
+    with output.Bars() as bars:
+        results = run_demo(output.say, bars.bar)
+    if as_json:
+        output.emit_json([each.to_dict() for each in results])
+    else:
+        output.show_results("scikit-learn digits: every test image, every neuron, until quiescent", results)
+    return 0 if all(each.lossless for each in results) else 1
+
+
+def inspect(reference: str, weights: Path | None, example: Example, settings: Settings, *, as_json: bool) -> int:
+    """The table of fates; 1 where something is refused."""
+    model = load_model(reference, weights)
+    program = isinstance(model, torch.export.ExportedProgram)
+    sample = None if program and example == Example(None, None) else example_of(example.data, example.shape)
+    found = inspect_model(model, sample, settings.to_levels())
+    if as_json:
+        output.emit_json(found.to_dict())
+    else:
+        output.show(str(found))
+    return 0 if found.convertible else 1
+
+
+def convert(
+    reference: str,
+    weights: Path | None,
+    calibration: tuple[str, int],
+    settings: Settings,
+    out: tuple[Path, Path | None],
+    *,
+    as_json: bool,
+) -> int:
+    """Capture, quantise, convert and save; the file appears whole or not at all."""
+    levels, method = settings.to_levels(), settings.to_method()
+    x, _ = load_samples(calibration[0], Split.TRAIN, calibration[1])
+    model = load_model(reference, weights)
+    output.say(f"capturing {reference}")
+    graph = capture(model, x[:2])
+    output.say(f"quantising on {len(x)} samples")
+    integer = quantise(graph, x, levels)
+    network = convert_graph(integer, method)
+    save(network, out[0])
+    if out[1] is not None:
+        save(integer, out[1])
+    summary = {"file": str(out[0]), **_facts(network), "bytes": out[0].stat().st_size}
+    if as_json:
+        output.emit_json(summary)
+    else:
+        output.table(str(out[0]), ["", "value"], [[key, str(value)] for key, value in summary.items()])
+    return 0
+
+
+def _facts(network: SpikingNetwork) -> dict[str, Any]:
+    graph = network.graph
+    bound = max(accumulator_bounds(graph).values(), default=0)
+    identities = [node.name for node in graph.neurons if isinstance(node.op, Neuron) and node.op.identity]
+    return {
+        "graph_hash": graph_hash(graph),
+        "neurons": sum(int(torch.Size(node.shape).numel()) for node in graph.neurons),
+        "layers": len(graph.neurons),
+        "identity_neurons": len(identities),
+        "spike_kind": spike_kind(network),
+        "analog_inputs": analog_inputs(network),
+        "accumulator_bound": bound,
+        "integer_type": integer_type(bound),
+        "steps_bound": steps_bound(network),
+    }
+
+
+def verify(
+    chosen: Chosen, qnn: Path | None, certificate: Path | None, recheck: Path | None, *, as_json: bool
+) -> int:
+    """Compare, write the certificate, check an older one; 1 where anything differs."""
+    network, x, _, engine = chosen.load()
+    graph = network.graph if qnn is None else _integer_graph(qnn)
+    complaints: tuple[str, ...] = ()
+    if graph_hash(graph) != network.source:
+        complaints = (f"the network was converted from graph {network.source}, not from {graph_hash(graph)}",)
+    if recheck is not None:
+        made, disagreements = recheck_certificate(_read(recheck), network, graph, x)
+        complaints += disagreements
+    else:
+        made = verify_network(network, graph, x, engine=engine)
+    if certificate is not None:
+        atomic_text(certificate, made.to_json())
+    ok = made.lossless and not complaints
+    if as_json:
+        output.emit_json({**asdict(made), "ok": ok, "complaints": list(complaints)})
+    else:
+        _show_certificate(made, complaints)
+    return 0 if ok else 1
+
+
+def _integer_graph(path: Path) -> Graph:
+    loaded = load(path)
+    graph = loaded.graph if isinstance(loaded, SpikingNetwork) else loaded
+    if graph.dialect is not Dialect.INTEGER:
+        raise FileError(
+            where=str(path), got="a float graph", known="the quantised network, from convert --qnn", do="pass that file"
+        )
+    return graph
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(
+            where=str(path), got=str(error), known="a certificate in JSON", do="make one with verify --certificate"
+        ) from error
+
+
+def _show_certificate(made: Certificate, complaints: tuple[str, ...]) -> None:
+    skipped = ("structural_differences", "first_difference", "accumulator_bounds", "accumulator_types")
+    rows = [[key, str(value)] for key, value in asdict(made).items() if key not in skipped]
+    output.table("LOSSLESS" if made.lossless else "NOT LOSSLESS", ["", "value"], rows)
+    if made.first_difference is not None:
+        output.show(f"first difference: {made.first_difference}")
+    for each in (*made.structural_differences, *complaints):
+        output.show(str(each))
+
+
+def run(chosen: Chosen, steps: int | None, *, layers: bool, as_json: bool) -> int:
+    """Simulate and summarise."""
+    network, x, y, engine = chosen.load()
+    runs = []
+    with output.Bars() as bars:
+        bar = bars.bar("samples")
+        for start in range(0, len(x), CHUNK):
+            runs.append(simulate(network, x[start : start + CHUNK], steps=steps, engine=engine))
+            bar(min(start + CHUNK, len(x)), len(x))
+    sample_steps = torch.cat([each.sample_steps for each in runs]).double()
+    spikes = {name: sum(int(each.layer_spikes[name].sum()) for each in runs) for name in runs[0].layer_spikes}
+    neurons = sum(int(torch.Size(node.shape).numel()) for node in network.graph.neurons)
+    summary: dict[str, Any] = {
+        "samples": len(x),
+        "accuracy": _accuracy([each.output for each in runs], y),
+        "steps_max": int(sample_steps.max()),
+        "steps_mean": float(sample_steps.mean()),
+        "settled": sum(int(each.settled.sum()) for each in runs),
+        "spikes": sum(spikes.values()),
+        "events": sum(each.events for each in runs),
+        "spikes_per_neuron": sum(spikes.values()) / max(neurons * len(x), 1),
+        "synaptic_operations": sum(synaptic_operations(each) for each in runs) / len(x),
+        "spike_kind": spike_kind(network),
+        "analog_inputs": analog_inputs(network),
+    }
+    if as_json:
+        output.emit_json({**summary, "layers": {name: count / len(x) for name, count in spikes.items()}})
+        return 0
+    output.table(str(chosen.network), ["", "value"], [[key, str(value)] for key, value in summary.items()])
+    if summary["settled"] < len(x):
+        output.show(f"{len(x) - summary['settled']} samples had not settled after {steps} steps")
+    if layers:
+        output.table("spikes a sample", ["layer", "spikes"], [[n, f"{c / len(x):.1f}"] for n, c in spikes.items()])
+    return 0
+
+
+def _accuracy(outputs: list[Any], y: Tensor | None) -> float | None:
+    """Percent, where there are labels and the output is one row of scores a sample."""
+    if y is None or not isinstance(outputs[0], Tensor):
+        return None
+    scores = torch.cat(outputs)
+    if scores.dim() == 1 and not scores.is_floating_point():
+        return 100.0 * float((scores == y).double().mean())
+    return accuracy(scores, y) if scores.dim() == 2 and scores.shape[1] > 1 else None
+
+
+def reproduce(name: str, folder: Path | None, *, evaluate: bool, full: bool, as_json: bool) -> int:
+    """Train or evaluate a recipe; 1 where losslessness fails."""
+    if name not in RECIPES:
+        raise UsageError(
+            where="reproduce", got=repr(name), known=", ".join(sorted(RECIPES)), do="choose one of these recipes"
+        )
+    recipe = RECIPES[name]
+    if not evaluate:
+        recipe.train(folder, output.say)
+    with output.Bars() as bars:
+        result = recipe.evaluate(None if evaluate else folder, bars.bar(name), full=full)
+    if as_json:
+        output.emit_json(result.to_dict())
+    else:
+        output.show_results(name, [result])
+    return 0 if result.lossless else 1
+
+
+def data(fetch: str | None, *, as_json: bool) -> int:
+    """The list of data sets; with a name, that one is brought here first."""
+    if fetch is not None:
+        sources.fetch(fetch)
+    rows = sources.sources()
+    if as_json:
+        output.emit_json({"sources": [asdict(row) for row in rows]})
+    else:
+        cells = [[r.name, "here" if r.present else "missing", f"{r.samples:,}", r.licence, r.where] for r in rows]
+        output.table("data sets", ["name", "", "samples", "licence", "where"], cells)
+    return 0

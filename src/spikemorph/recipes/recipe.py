@@ -1,0 +1,91 @@
+"""A reproduced experiment: its training, its shipped network, its result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, final
+
+from spikemorph.convert.files import load, save
+from spikemorph.convert.lossless import convert
+from spikemorph.data.folders import cache
+from spikemorph.errors import FileError
+from spikemorph.files import atomic_text
+from spikemorph.ir.graph import Dialect, Graph
+from spikemorph.recipes.result import Case, Progress, Result
+from spikemorph.recipes.training import Report
+
+
+@final
+@dataclass(frozen=True)
+class Trained:
+    """What a training leaves behind: the float network and its quantised network."""
+
+    float_graph: Graph
+    integer_graph: Graph
+    notes: dict[str, Any]
+
+
+@final
+@dataclass(frozen=True)
+class Recipe:
+    """One experiment.
+
+    Args:
+        name: on the command line and of the shipped files.
+        levels, weight_bits: of most layers, as reported.
+        fit: trains in a folder, resuming what it finds there.
+        measure: a case to its result; `full` asks for everything, however long.
+    """
+
+    name: str
+    levels: int
+    weight_bits: int
+    fit: Callable[[Path, Report], Trained]
+    measure: Callable[[Case, Progress, bool], Result]
+
+    def train(self, folder: Path | None, report: Report) -> None:
+        """Train, or go on where a killed training stopped, and write both networks into the folder."""
+        place = cache() / "recipes" / self.name if folder is None else folder
+        place.mkdir(parents=True, exist_ok=True)
+        report(f"{self.name}: checkpoints and networks in {place}")
+        trained = self.fit(place, report)
+        save(trained.float_graph, place / f"{self.name}.float.safetensors")
+        save(trained.integer_graph, place / f"{self.name}.qnn.safetensors")
+        atomic_text(place / f"{self.name}.notes.json", _json(trained.notes))
+
+    def evaluate(self, folder: Path | None, progress: Progress, *, full: bool = False) -> Result:
+        """Convert and verify the network of a folder, or the shipped one."""
+        float_graph = self._graph(folder, "float", Dialect.FLOAT)
+        integer = self._graph(folder, "qnn", Dialect.INTEGER)
+        notes = _notes(self._text(folder))
+        case = Case(self.name, float_graph, integer, convert(integer), self.levels, self.weight_bits, notes)
+        return self.measure(case, progress, full)
+
+    def _graph(self, folder: Path | None, kind: str, dialect: Dialect) -> Graph:
+        file = f"{self.name}.{kind}.safetensors"
+        if folder is not None:
+            graph = load(folder / file)
+        else:
+            with resources.as_file(resources.files("spikemorph.recipes") / "networks" / file) as path:
+                graph = load(path)
+        if not isinstance(graph, Graph) or graph.dialect is not dialect:
+            raise FileError(where=file, got="another kind of network", known=f"a {dialect.value} graph", do="train again")
+        return graph
+
+    def _text(self, folder: Path | None) -> str:
+        file = f"{self.name}.notes.json"
+        place = resources.files("spikemorph.recipes") / "networks" / file if folder is None else folder / file
+        return place.read_text()
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+def _notes(text: str) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(text)
+    return read

@@ -1,0 +1,142 @@
+"""What every recipe reports: one JSON object with the same fields."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from spikemorph.convert.network import SpikingNetwork
+from spikemorph.data import Dataset
+from spikemorph.evaluate.integers import evaluate
+from spikemorph.ir.graph import Graph
+from spikemorph.measure.energy import energy
+from spikemorph.measure.operations import macs, synaptic_operations
+from spikemorph.run.result import Run
+from spikemorph.verify.certificate import verify
+
+
+@final
+@dataclass(frozen=True)
+class Result:
+    """One experiment. Accuracies in percent; steps, spikes and operations are of the spiking network.
+
+    Args:
+        synaptic_operations: mean of a sample.
+        macs: of the float network, a sample.
+        energy: cost model -> joules a sample of float, qnn and snn.
+        elements: length of the input sequence, 1 for feed-forward networks.
+    """
+
+    recipe: str
+    data: str
+    samples: int
+    metric: str
+    float: float
+    qnn: float
+    snn: float
+    neurons_compared: int
+    neurons_different: int
+    lossless: bool
+    spike_kind: str
+    analog_inputs: str
+    steps_max: int
+    steps_p999: float
+    steps_mean: float
+    steps_bound: int
+    levels: int
+    weight_bits: int
+    elements: int
+    neurons: int
+    spikes_per_neuron: float
+    events_per_neuron: float
+    synaptic_operations: float
+    macs: int
+    integer_type: str
+    saturated_samples: int
+    energy: dict[str, dict[str, float]]
+    seconds: float
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+@final
+@dataclass(frozen=True)
+class Case:
+    """What is assessed.
+
+    Args:
+        levels, weight_bits: of most layers, as reported.
+        notes: anything the recipe has to say besides.
+    """
+
+    recipe: str
+    float_graph: Graph
+    integer_graph: Graph
+    network: SpikingNetwork
+    levels: int
+    weight_bits: int
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+Progress = Callable[[int, int], None]
+"""progress(samples done, samples in all)."""
+
+
+def accuracy(scores: Tensor, labels: Tensor) -> float:
+    """Percent of samples whose largest score [n, classes] is at their label [n]."""
+    return 100.0 * float((scores.argmax(1) == labels).double().mean())
+
+
+def assess(case: Case, data: Dataset, progress: Progress = lambda done, total: None) -> Result:
+    """Every sample until quiescent, verified neuron by neuron, with accuracies and costs."""
+    start = time.perf_counter()
+    scores: list[Tensor] = []
+    operations = 0
+
+    def watch(run: Run) -> None:
+        nonlocal operations
+        scores.append(run.output)
+        operations += synaptic_operations(run)
+        progress(sum(len(each) for each in scores), len(data))
+
+    certificate = verify(case.network, case.integer_graph, data.x, watch=watch)
+    mean_operations = operations / len(data)
+    return Result(
+        recipe=case.recipe,
+        data=f"{data.name} {data.split.value}",
+        samples=certificate.samples,
+        metric="accuracy",
+        float=accuracy(evaluate(case.float_graph, data.x), data.y),
+        qnn=accuracy(evaluate(case.integer_graph, data.x), data.y),
+        snn=accuracy(torch.cat(scores), data.y),
+        neurons_compared=certificate.neurons_compared,
+        neurons_different=certificate.neurons_different,
+        lossless=certificate.lossless,
+        spike_kind=certificate.spike_kind,
+        analog_inputs=certificate.analog_inputs,
+        steps_max=certificate.steps_max,
+        steps_p999=certificate.steps_p999,
+        steps_mean=certificate.steps_mean,
+        steps_bound=certificate.steps_bound,
+        levels=case.levels,
+        weight_bits=case.weight_bits,
+        elements=1,
+        neurons=certificate.neurons,
+        spikes_per_neuron=certificate.spikes_per_neuron,
+        events_per_neuron=certificate.events / max(certificate.neurons_compared, 1),
+        synaptic_operations=mean_operations,
+        macs=macs(case.float_graph),
+        integer_type=certificate.integer_type,
+        saturated_samples=certificate.saturated_samples,
+        energy={name: dict(each) for name, each in energy(macs(case.float_graph), mean_operations).items()},
+        seconds=time.perf_counter() - start,
+        notes=case.notes,
+    )

@@ -1,0 +1,75 @@
+"""Laws of the small parts of capture, for any numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spikemorph.capture.context import per_sample
+from spikemorph.capture.naming import _plain_path
+from spikemorph.capture.rules_pool import _uniform_windows
+from spikemorph.capture.values import Const, Refused
+
+sizes = st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple)
+
+
+@given(constant=sizes, sample=sizes)
+def test_a_constant_loses_its_batch_axis_or_is_refused(
+    constant: tuple[int, ...], sample: tuple[int, ...]
+) -> None:
+    value = torch.randn(constant)
+    batch = torch.randn(5, *sample)
+    try:
+        wanted = batch + value
+    except RuntimeError:
+        return
+    try:
+        part = per_sample(Const(value, value), len(sample))
+    except Refused:
+        assert len(constant) > len(sample)
+        assert constant[0] != 1 or len(constant) > len(sample) + 1
+        return
+    assert all(torch.equal(x + part, y) for x, y in zip(batch, wanted, strict=True))
+
+
+@given(rows=st.integers(1, 3), even=st.booleans())
+def test_a_constant_made_for_the_batch_must_be_the_same_for_all(rows: int, even: bool) -> None:
+    three = torch.ones(3, rows) if even else torch.arange(3.0)[:, None].expand(3, rows)
+    value = Const(three[:2], three)
+    if even:
+        assert torch.equal(per_sample(value, 1), torch.ones(rows))
+    else:
+        with pytest.raises(Refused):
+            per_sample(value, 1)
+
+
+@given(size=st.integers(1, 40), out=st.integers(1, 40))
+def test_adaptive_windows_are_those_of_torch_or_refused(size: int, out: int) -> None:
+    x = torch.randn(1, 1, size)
+    wanted = F.adaptive_max_pool1d(x, out)
+    try:
+        kernel, stride = _uniform_windows(size, out)
+    except Refused:
+        assert size % out
+        return
+    assert torch.equal(F.max_pool1d(x, kernel, stride), wanted)
+
+
+@pytest.mark.parametrize(
+    ("written", "path"),
+    [
+        ("", ""),
+        ("layer1.0.conv", "layer1.0.conv"),
+        ("layer1.0.act@2", "layer1.0.act"),
+        ("L['self'].conv", "conv"),
+        ("L__self__", ""),
+        ("getattr(L['fn'], '0').l[0]", "0.l.0"),
+        ("getattr(getattr(L['fn'], '0').seq, '1')", "0.seq.1"),
+        ("L['s'].d['a']", "d.a"),
+    ],
+)
+def test_paths_of_strict_exports_are_plain(written: str, path: str) -> None:
+    assert _plain_path(written) == path
