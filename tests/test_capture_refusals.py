@@ -91,12 +91,6 @@ REFUSED: dict[str, tuple[nn.Module, Tensor, list[str], str]] = {
         ["aten._to_copy.default from torch.float32 to torch.int64", "aten.embedding.default"],
         "remove the conversion of types",
     ),
-    "batch_norm": (
-        nn.BatchNorm2d(4, track_running_stats=False),
-        IMAGE,
-        ["aten._native_batch_norm_legit.no_stats"],
-        "track_running_stats=True",
-    ),
     "circular": (
         nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
         IMAGE,
@@ -183,6 +177,23 @@ def test_refusals(name: str) -> None:
     assert [each.got for each in found] == got
     assert advice in found[0].do
     assert all(each.known for each in found)
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(4, track_running_stats=False), nn.InstanceNorm2d(4)])
+def test_norms_of_the_batch_or_the_sample_are_refused_by_every_torch(layer: nn.Module) -> None:
+    (found,) = offences(nn.Sequential(nn.Conv2d(4, 4, 1), layer), IMAGE)
+    assert found.where == "1"
+    assert "norm" in found.known
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM(6, 3), nn.GRU(6, 3), nn.RNN(6, 3)])
+def test_recurrent_layers_that_torch_cannot_export_are_refused_by_name(layer: nn.Module) -> None:
+    """With the batch on axis 1 the number of elements is what is dynamic."""
+    (found,) = offences(Fn(lambda s, x: s.layer(x)[0], layer=layer), LINE)
+    assert found.where.startswith("layer")
+    assert "sequences are not captured yet" in found.known
+    notes = capture_with_notes(layer.eval(), LINE)
+    assert len(notes.offences) == 1
 
 
 class TwoFaults(nn.Module):

@@ -19,8 +19,8 @@ from torch.export import Dim, ExportedProgram, export
 from spikemorph.capture import program as reading
 from spikemorph.capture.batch import Batch
 from spikemorph.capture.inputs import checked_inputs, drawn_inputs, input_values
-from spikemorph.capture.refusals import recurrent
-from spikemorph.errors import CaptureError, UnsupportedOps
+from spikemorph.capture.refusals import layer_refused
+from spikemorph.errors import CaptureError, Offence, UnsupportedOps
 from spikemorph.ir.structure import Structure
 
 LARGEST_BATCH = 2**20
@@ -58,7 +58,7 @@ def exported(model: object, example_inputs: object) -> Exported:
 
     Raises:
         CaptureError: the module is in training mode, not finite, or torch cannot export it.
-        UnsupportedOps: torch cannot export it because of a recurrent layer.
+        UnsupportedOps: torch cannot export it because of a layer that is refused anyway.
         DataError: the example inputs do not fit.
     """
     match model:
@@ -124,11 +124,22 @@ def _export(model: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
         with _quiet():
             return export(model, inputs, dynamic_shapes=_dynamic(model, inputs, batch), strict=False)
     except Exception as error:
-        layers = [(path, each) for path, each in model.named_modules() if isinstance(each, nn.RNNBase)]
-        if layers:
-            offences = tuple(recurrent(path, type(each).__name__) for path, each in layers)
+        offences = tuple(_layers_without_form(model))
+        if offences:
             raise UnsupportedOps(offences) from error
         raise _export_failed(error) from error
+
+
+def _layers_without_form(model: nn.Module) -> Iterator[Offence]:
+    """Layers that are refused anyway; some versions of torch cannot even export them."""
+    for path, layer in model.named_modules():
+        match layer:
+            case nn.RNNBase():
+                yield layer_refused(path, type(layer).__name__, "gru")
+            case nn.InstanceNorm1d() | nn.InstanceNorm2d():
+                yield layer_refused(path, type(layer).__name__, "instance_norm")
+            case nn.BatchNorm1d(running_mean=None) | nn.BatchNorm2d(running_mean=None):
+                yield layer_refused(path, type(layer).__name__, "native_batch_norm")
 
 
 def _dynamic(model: nn.Module, inputs: tuple[Tensor, ...], batch: object) -> object:

@@ -125,10 +125,9 @@ def unsupported(origin: Origin, name: str) -> Offence:
     return Offence(where=str(origin), got=origin.call, known=known, do=do)
 
 
-def recurrent(path: str, kind: str) -> Offence:
-    """The offence of a recurrent module that torch itself could not export."""
-    known, do = _GATES
-    return Offence(where=path or "the model", got=f"torch.nn.{kind}", known=known, do=do)
+def layer_refused(path: str, kind: str, name: str) -> Offence:
+    """The offence of a torch.nn module that torch itself could not export; `name` is its aten name."""
+    return unsupported(Origin(module=path, call=f"torch.nn.{kind}"), name)
 
 
 def softmax_inside(origin: Origin) -> Offence:
