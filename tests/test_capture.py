@@ -384,6 +384,20 @@ def test_a_single_sample_is_enough() -> None:
     assert evaluate_float(graph, (tensor(4, 5),))["linear"].shape == (4, 3)
 
 
+class Named(nn.Module):
+    def forward(self, x: Tensor, *, y: Tensor) -> Tensor:
+        return x * 2 - y
+
+
+def test_programs_with_named_arguments_are_taken_in_their_order() -> None:
+    batch = torch.export.Dim("batch", min=1, max=2**20)
+    axes = {"x": {0: batch}, "y": {0: batch}}
+    program = torch.export.export(Named(), (tensor(2, 5),), {"y": tensor(2, 5)}, dynamic_shapes=axes)
+    graph = capture(program)
+    got = evaluate_float(graph, (torch.ones(3, 5), torch.zeros(3, 5)))
+    assert torch.equal(got[graph.outputs[0]], torch.full((3, 5), 2.0))
+
+
 def test_programs_are_taken_as_they_are() -> None:
     model = trained(
         nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())

@@ -1,10 +1,10 @@
 """Any trained PyTorch network becomes a spiking network, bit for bit.
 
-    graph  = capture(model, example_inputs)
-    qgraph = quantise(graph, calibration, Levels(activation=15))
-    snn    = convert(qgraph, Lossless())
-    run    = simulate(snn, x)
-    assert verify(snn, qgraph, x).lossless
+graph  = capture(model, example_inputs)
+qgraph = quantise(graph, calibration, Levels(activation=15))
+snn    = convert(qgraph, Lossless())
+run    = simulate(snn, x)
+assert verify(snn, qgraph, x).lossless
 """
 
 from spikemorph import levels

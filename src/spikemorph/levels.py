@@ -6,8 +6,8 @@ from spikemorph.passes.levels import (
     Levels,
     Max,
     Override,
-    PerChannel,
     Percentile,
+    PerChannel,
     PerTensor,
 )
 

@@ -54,8 +54,9 @@ def _checked(where: str, value: object) -> Tensor:
 def drawn_inputs(program: ExportedProgram) -> tuple[Tensor, ...]:
     """Example inputs of a program: its own, else normal random numbers for two samples."""
     stored = program.example_inputs
-    if stored is not None and stored[0] and all(isinstance(each, Tensor) for each in stored[0]):
-        return checked_inputs(tuple(stored[0]))
+    if stored is not None:
+        args, named = stored
+        return checked_inputs((*args, *named.values()))
     generator = torch.Generator().manual_seed(0)
     return tuple(
         torch.randn([2, *_sizes(value)[1:]], generator=generator, dtype=value.dtype)

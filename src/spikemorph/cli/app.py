@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -23,13 +23,17 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Model = Annotated[str, typer.Argument(help="package.module:factory, or a .pt2 file of torch.export.")]
-Weights = Annotated[Optional[Path], typer.Option(help="State dict: .safetensors, or .pth with tensors only.")]
-Data = Annotated[str, typer.Option("--data", help="A registered name, a .npz file with x and y, or a folder.")]
+Weights = Annotated[Path | None, typer.Option(help="State dict: .safetensors, or .pth with tensors only.")]
+Data = Annotated[
+    str, typer.Option("--data", help="A registered name, a .npz file with x and y, or a folder.")
+]
 Part = Annotated[Split, typer.Option(help="Part of a registered data set.")]
-Samples = Annotated[Optional[int], typer.Option(help="Use only the first N samples.")]
+Samples = Annotated[int | None, typer.Option(help="Use only the first N samples.")]
 Net = Annotated[Path, typer.Argument(help="A network file that convert wrote.")]
 Engine = Annotated[str, typer.Option(help="dense, or reference (the slow oracle).")]
-LevelCount = Annotated[int, typer.Option("--levels", help="p, levels of an activation above zero; 2-bit is 3.")]
+LevelCount = Annotated[
+    int, typer.Option("--levels", help="p, levels of an activation above zero; 2-bit is 3.")
+]
 Bits = Annotated[int, typer.Option("--weight-bits", help="2..8.")]
 
 
@@ -43,8 +47,8 @@ def demo(json: Json = False) -> None:
 def inspect(
     model: Model,
     weights: Weights = None,
-    data: Annotated[Optional[str], typer.Option(help="Take the example input from this data.")] = None,
-    shape: Annotated[Optional[str], typer.Option(help="Shape of one sample, such as 1,28,28.")] = None,
+    data: Annotated[str | None, typer.Option(help="Take the example input from this data.")] = None,
+    shape: Annotated[str | None, typer.Option(help="Shape of one sample, such as 1,28,28.")] = None,
     levels: LevelCount = 15,
     weight_bits: Bits = 8,
     json: Json = False,
@@ -63,11 +67,17 @@ def convert(
     levels: LevelCount = 15,
     weight_bits: Bits = 8,
     spike: Annotated[str, typer.Option(help="ternary, or graded:M.")] = "ternary",
-    per_channel: Annotated[bool, typer.Option("--per-channel", help="A unit a channel, where absorbed.")] = False,
-    observer: Annotated[str, typer.Option(help="least-squares, max, or a percentile such as 99.9.")] = "least-squares",
-    spike_input: Annotated[bool, typer.Option("--spike-input", help="Send the input as a spike train.")] = False,
+    per_channel: Annotated[
+        bool, typer.Option("--per-channel", help="A unit a channel, where absorbed.")
+    ] = False,
+    observer: Annotated[
+        str, typer.Option(help="least-squares, max, or a percentile such as 99.9.")
+    ] = "least-squares",
+    spike_input: Annotated[
+        bool, typer.Option("--spike-input", help="Send the input as a spike train.")
+    ] = False,
     samples: Annotated[int, typer.Option(help="Calibration samples.")] = 512,
-    qnn: Annotated[Optional[Path], typer.Option(help="Write the quantised network (QNN) here, too.")] = None,
+    qnn: Annotated[Path | None, typer.Option(help="Write the quantised network (QNN) here, too.")] = None,
     json: Json = False,
 ) -> None:
     """Capture, quantise and convert a trained model."""
@@ -81,9 +91,9 @@ def verify(
     data: Data,
     split: Part = Split.TEST,
     samples: Samples = None,
-    qnn: Annotated[Optional[Path], typer.Option(help="Compare with this quantised network.")] = None,
-    certificate: Annotated[Optional[Path], typer.Option(help="Write the certificate here.")] = None,
-    recheck: Annotated[Optional[Path], typer.Option(help="Check this certificate again.")] = None,
+    qnn: Annotated[Path | None, typer.Option(help="Compare with this quantised network.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="Write the certificate here.")] = None,
+    recheck: Annotated[Path | None, typer.Option(help="Check this certificate again.")] = None,
     engine: Engine = "dense",
     json: Json = False,
 ) -> None:
@@ -98,7 +108,9 @@ def run(
     data: Data,
     split: Part = Split.TEST,
     samples: Samples = None,
-    steps: Annotated[Optional[int], typer.Option(help="Exactly so many steps; default: until quiescent.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Exactly so many steps; default: until quiescent.")
+    ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Spikes of every layer.")] = False,
     engine: Engine = "dense",
     json: Json = False,
@@ -111,9 +123,11 @@ def run(
 @app.command()
 def reproduce(
     name: Annotated[str, typer.Argument(help="A recipe, such as fashion-mnist.")],
-    evaluate: Annotated[bool, typer.Option("--evaluate", help="Use the shipped network, do not train.")] = False,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Use the shipped network, do not train.")
+    ] = False,
     full: Annotated[bool, typer.Option("--full", help="Everything, however long it takes.")] = False,
-    folder: Annotated[Optional[Path], typer.Option(help="Checkpoints and results of a training.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Checkpoints and results of a training.")] = None,
     json: Json = False,
 ) -> None:
     """Reproduce a recipe: train (resumes after a kill), convert, verify; or evaluate the shipped network."""
@@ -122,7 +136,7 @@ def reproduce(
 
 @app.command()
 def data(
-    fetch: Annotated[Optional[str], typer.Option(help="Bring this data set to this machine.")] = None,
+    fetch: Annotated[str | None, typer.Option(help="Bring this data set to this machine.")] = None,
     json: Json = False,
 ) -> None:
     """List the registered data sets: where they come from, whether they are here."""

@@ -34,13 +34,19 @@ def load_model(reference: str, weights: Path | None) -> Any:
 def _load_program(path: Path, weights: Path | None) -> Any:
     if weights is not None:
         raise UsageError(
-            where="--weights", got=str(weights), known="a .pt2 file carries its own weights", do="leave it out"
+            where="--weights",
+            got=str(weights),
+            known="a .pt2 file carries its own weights",
+            do="leave it out",
         )
     try:
         return torch.export.load(path)
     except Exception as error:
         raise UsageError(
-            where=str(path), got=f"not readable: {error}", known="a file of torch.export.save", do="export the model again"
+            where=str(path),
+            got=f"not readable: {error}",
+            known="a file of torch.export.save",
+            do="export the model again",
         ) from error
 
 
@@ -48,7 +54,9 @@ def _call_factory(reference: str) -> nn.Module:
     module_name, _, factory = reference.partition(":")
     how = "package.module:factory, or a .pt2 file of torch.export"
     if not factory:
-        raise UsageError(where="MODEL", got=repr(reference), known=how, do="name a function that returns the module")
+        raise UsageError(
+            where="MODEL", got=repr(reference), known=how, do="name a function that returns the module"
+        )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -107,7 +115,8 @@ def load_samples(name: str, split: Split, samples: int | None) -> tuple[Tensor, 
         raise UsageError(
             where=f"--data {name}",
             got="no registered name, .npz file or folder",
-            known=", ".join(source.name for source in NAMED) + ", FILE.npz with x and y, a folder of class folders",
+            known=", ".join(source.name for source in NAMED)
+            + ", FILE.npz with x and y, a folder of class folders",
             do="`spikemorph data` lists the registered names",
         )
     if samples is not None and samples < 1:
@@ -128,12 +137,18 @@ def example_of(data: str | None, shape: str | None) -> Tensor:
                 raise ValueError(shape)
         except ValueError as error:
             raise UsageError(
-                where="--shape", got=repr(shape), known="sizes without the batch, such as 3,224,224", do="use commas"
+                where="--shape",
+                got=repr(shape),
+                known="sizes without the batch, such as 3,224,224",
+                do="use commas",
             ) from error
         return torch.zeros(2, *sizes)
     if data is None:
         raise UsageError(
-            where="the example input", got="neither --data nor --shape", known="one is needed", do="add --shape 1,28,28"
+            where="the example input",
+            got="neither --data nor --shape",
+            known="one is needed",
+            do="add --shape 1,28,28",
         )
     x, _ = load_samples(data, Split.TRAIN, 2)
     return x

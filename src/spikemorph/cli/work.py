@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from spikemorph import data as sources
+from spikemorph.capture import capture
 from spikemorph.cli import output
 from spikemorph.cli.models import example_of, load_model, load_samples, parse_spike
-from spikemorph.capture import capture
 from spikemorph.convert.files import load, load_network, save
 from spikemorph.convert.lossless import Lossless
 from spikemorph.convert.lossless import convert as convert_graph
-from spikemorph.convert.network import Analog, SpikingNetwork, Spikes
+from spikemorph.convert.network import Analog, Spikes, SpikingNetwork
 from spikemorph.data import Split
 from spikemorph.errors import FileError, UsageError
 from spikemorph.evaluate.intervals import accumulator_bounds
@@ -26,7 +26,7 @@ from spikemorph.ir.ops import Neuron
 from spikemorph.ir.store import graph_hash
 from spikemorph.measure.operations import synaptic_operations
 from spikemorph.passes.inspection import inspect as inspect_model
-from spikemorph.passes.levels import LeastSquares, Levels, Max, Observer, PerChannel, Percentile, PerTensor
+from spikemorph.passes.levels import LeastSquares, Levels, Max, Observer, Percentile, PerChannel, PerTensor
 from spikemorph.quantise import quantise
 from spikemorph.recipes import RECIPES
 from spikemorph.recipes.digits import demo as run_demo
@@ -57,7 +57,9 @@ class Settings:
     def to_levels(self) -> Levels:
         """The library's own choices."""
         granularity = PerChannel() if self.per_channel else PerTensor()
-        return Levels(self.levels, self.weight_bits, observer=_observer(self.observer), granularity=granularity)
+        return Levels(
+            self.levels, self.weight_bits, observer=_observer(self.observer), granularity=granularity
+        )
 
     def to_method(self) -> Lossless:
         """The conversion."""
@@ -89,7 +91,10 @@ class Chosen:
         engines: dict[str, Engine] = {"dense": Dense(), "reference": Reference()}
         if self.engine not in engines:
             raise UsageError(
-                where="--engine", got=repr(self.engine), known=", ".join(engines), do="leave it out for the default"
+                where="--engine",
+                got=repr(self.engine),
+                known=", ".join(engines),
+                do="leave it out for the default",
             )
         network = load_network(self.network)
         x, y = load_samples(self.data, self.split, self.samples)
@@ -105,7 +110,10 @@ def _observer(text: str) -> Observer:
         return Percentile(float(text))
     except ValueError as error:
         raise UsageError(
-            where="--observer", got=repr(text), known="least-squares, max, or a percentile in (0, 100]", do="try 99.9"
+            where="--observer",
+            got=repr(text),
+            known="least-squares, max, or a percentile in (0, 100]",
+            do="try 99.9",
         ) from error
 
 
@@ -120,7 +128,9 @@ def demo(*, as_json: bool) -> int:
     return 0 if all(each.lossless for each in results) else 1
 
 
-def inspect(reference: str, weights: Path | None, example: Example, settings: Settings, *, as_json: bool) -> int:
+def inspect(
+    reference: str, weights: Path | None, example: Example, settings: Settings, *, as_json: bool
+) -> int:
     """The table of fates; 1 where something is refused."""
     model = load_model(reference, weights)
     program = isinstance(model, torch.export.ExportedProgram)
@@ -208,7 +218,10 @@ def _integer_graph(path: Path) -> Graph:
     graph = loaded.graph if isinstance(loaded, SpikingNetwork) else loaded
     if graph.dialect is not Dialect.INTEGER:
         raise FileError(
-            where=str(path), got="a float graph", known="the quantised network, from convert --qnn", do="pass that file"
+            where=str(path),
+            got="a float graph",
+            known="the quantised network, from convert --qnn",
+            do="pass that file",
         )
     return graph
 
@@ -218,7 +231,10 @@ def _read(path: Path) -> str:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(
-            where=str(path), got=str(error), known="a certificate in JSON", do="make one with verify --certificate"
+            where=str(path),
+            got=str(error),
+            known="a certificate in JSON",
+            do="make one with verify --certificate",
         ) from error
 
 
@@ -264,7 +280,9 @@ def run(chosen: Chosen, steps: int | None, *, layers: bool, as_json: bool) -> in
     if summary["settled"] < len(x):
         output.show(f"{len(x) - summary['settled']} samples had not settled after {steps} steps")
     if layers:
-        output.table("spikes a sample", ["layer", "spikes"], [[n, f"{c / len(x):.1f}"] for n, c in spikes.items()])
+        output.table(
+            "spikes a sample", ["layer", "spikes"], [[n, f"{c / len(x):.1f}"] for n, c in spikes.items()]
+        )
     return 0
 
 
@@ -282,7 +300,10 @@ def reproduce(name: str, folder: Path | None, *, evaluate: bool, full: bool, as_
     """Train or evaluate a recipe; 1 where losslessness fails."""
     if name not in RECIPES:
         raise UsageError(
-            where="reproduce", got=repr(name), known=", ".join(sorted(RECIPES)), do="choose one of these recipes"
+            where="reproduce",
+            got=repr(name),
+            known=", ".join(sorted(RECIPES)),
+            do="choose one of these recipes",
         )
     recipe = RECIPES[name]
     if not evaluate:
@@ -304,6 +325,8 @@ def data(fetch: str | None, *, as_json: bool) -> int:
     if as_json:
         output.emit_json({"sources": [asdict(row) for row in rows]})
     else:
-        cells = [[r.name, "here" if r.present else "missing", f"{r.samples:,}", r.licence, r.where] for r in rows]
+        cells = [
+            [r.name, "here" if r.present else "missing", f"{r.samples:,}", r.licence, r.where] for r in rows
+        ]
         output.table("data sets", ["name", "", "samples", "licence", "where"], cells)
     return 0

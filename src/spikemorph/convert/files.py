@@ -9,6 +9,7 @@ from typing import Any
 from spikemorph.convert.network import Analog, Encoding, Graded, Spike, Spikes, SpikingNetwork, Ternary
 from spikemorph.errors import FileError, LevelsError
 from spikemorph.ir import store
+from spikemorph.ir.coding import JSON
 from spikemorph.ir.graph import Dialect, Graph
 
 
@@ -21,7 +22,11 @@ def save(network: SpikingNetwork | Graph, path: str | Path) -> None:
     if isinstance(network, Graph):
         store.write(Path(path), network, "graph", {})
         return
-    extra = {"spike": _spike_out(network.spike), "encoding": _encoding_out(network.encoding), "source": network.source}
+    extra: dict[str, JSON] = {
+        "spike": _spike_out(network.spike),
+        "encoding": _encoding_out(network.encoding),
+        "source": network.source,
+    }
     store.write(Path(path), network.graph, "network", extra)
 
 
@@ -39,7 +44,9 @@ def load(path: str | Path) -> SpikingNetwork | Graph:
     source = extra.get("source")
     if not isinstance(source, str):
         raise _damaged(path, f"source {source!r}")
-    return SpikingNetwork(graph, _spike_in(path, extra.get("spike")), _encoding_in(path, extra.get("encoding")), source)
+    return SpikingNetwork(
+        graph, _spike_in(path, extra.get("spike")), _encoding_in(path, extra.get("encoding")), source
+    )
 
 
 def load_network(path: str | Path) -> SpikingNetwork:

@@ -23,7 +23,9 @@ def batches(graph: Graph, data: Batches, *, size: int, where: str) -> Iterator[t
     """
     seen = 0
     for batch in _loader(data, where):
-        inputs = tuple(each.to(torch.float32) for each in as_inputs(graph, _without_labels(graph, batch, where)))
+        inputs = tuple(
+            each.to(torch.float32) for each in as_inputs(graph, _without_labels(graph, batch, where))
+        )
         for start in range(0, inputs[0].shape[0], size):
             yield tuple(each[start : start + size] for each in inputs)
         seen += inputs[0].shape[0]

@@ -21,7 +21,11 @@ def decode(graph: Graph, raw: Mapping[str, Tensor]) -> Any:
         graph: integer dialect.
         raw: integers by readout node name, [batch, *shape], bias included.
     """
-    values = {node.name: _scaled(graph, node.op, raw[node.name]) for node in graph.readouts if isinstance(node.op, Readout)}
+    values = {
+        node.name: _scaled(graph, node.op, raw[node.name])
+        for node in graph.readouts
+        if isinstance(node.op, Readout)
+    }
     values = host_values(graph, values)
     leaves = [_rounded(values[name]) for name in graph.outputs]
     return structure.build(graph.structure, leaves)

@@ -66,7 +66,7 @@ def _check(node: Node, tensor: Tensor) -> None:
 
 
 def input_counts(graph: Graph, x: Samples) -> tuple[Tensor, ...]:
-    """Integer counts int64 [batch, *shape] for each input of an integer graph: clip(round(x / unit), lo, hi)."""
+    """Counts int64 [batch, *shape] of each input of an integer graph: clip(round(x / unit), lo, hi)."""
     return tuple(
         _unclipped(graph, node, tensor).clamp(*_range(node))
         for node, tensor in zip(graph.inputs, as_inputs(graph, x), strict=True)

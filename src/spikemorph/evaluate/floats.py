@@ -68,7 +68,11 @@ def _quantiser(op: ops.Op, inputs: Sequence[Tensor], tensors: Mapping[str, Tenso
     assert isinstance(op, ops.Quantiser)
     (x,) = inputs
     for link in op.chain:
-        x = LINEAR[ops.Affine](link, [x], tensors) if isinstance(link, ops.Affine) else functions.apply(link, x)
+        x = (
+            LINEAR[ops.Affine](link, [x], tensors)
+            if isinstance(link, ops.Affine)
+            else functions.apply(link, x)
+        )
     return x
 
 

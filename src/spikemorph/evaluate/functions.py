@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from typing_extensions import assert_never
 
 from spikemorph.ir import functions as fn
 

@@ -90,7 +90,9 @@ def _weighted(node: Node, sources: Sequence[Interval], tensors: Mapping[str, Ten
 @INTERVALS.rule(ops.Add)
 def _add(node: Node, sources: Sequence[Interval], tensors: Mapping[str, Tensor]) -> Interval:
     assert isinstance(node.op, ops.Add)
-    ends = [(lo, hi) if sign > 0 else (-hi, -lo) for (lo, hi), sign in zip(sources, node.op.signs, strict=True)]
+    ends = [
+        (lo, hi) if sign > 0 else (-hi, -lo) for (lo, hi), sign in zip(sources, node.op.signs, strict=True)
+    ]
     plus = ops.Add((1,) * len(ends))
     rule = LINEAR[ops.Add]
     return rule(plus, [lo for lo, _ in ends], tensors), rule(plus, [hi for _, hi in ends], tensors)
@@ -99,7 +101,9 @@ def _add(node: Node, sources: Sequence[Interval], tensors: Mapping[str, Tensor])
 @INTERVALS.rule(ops.Concat, *ops.REARRANGING)
 def _moved(node: Node, sources: Sequence[Interval], tensors: Mapping[str, Tensor]) -> Interval:
     rule = LINEAR[type(node.op)]
-    return rule(node.op, [lo for lo, _ in sources], tensors), rule(node.op, [hi for _, hi in sources], tensors)
+    return rule(node.op, [lo for lo, _ in sources], tensors), rule(
+        node.op, [hi for _, hi in sources], tensors
+    )
 
 
 @INTERVALS.rule(ops.Mul)

@@ -19,7 +19,16 @@ Inputs = Sequence[Tensor]
 Tensors = Mapping[str, Tensor]
 LinearRule = Callable[[ops.Op, Inputs, Tensors], Tensor]
 
-LINEAR_OPS = frozenset((ops.Conv, ops.Linear, ops.Affine, ops.Scale, ops.AxisMap, ops.Add, ops.Concat, *ops.REARRANGING))
+LINEAR_OPS = frozenset((
+    ops.Conv,
+    ops.Linear,
+    ops.Affine,
+    ops.Scale,
+    ops.AxisMap,
+    ops.Add,
+    ops.Concat,
+    *ops.REARRANGING,
+))
 
 LINEAR: OpTable[LinearRule] = OpTable("evaluate linear", LINEAR_OPS)
 
@@ -36,9 +45,7 @@ def _conv(op: ops.Op, inputs: Inputs, tensors: Tensors) -> Tensor:
     one = len(op.stride) == 1
     if op.transposed:
         up = F.conv_transpose1d if one else F.conv_transpose2d
-        return up(
-            x, weight, bias, op.stride, op.padding, op.output_padding or 0, op.groups, op.dilation
-        )
+        return up(x, weight, bias, op.stride, op.padding, op.output_padding or 0, op.groups, op.dilation)
     conv = F.conv1d if one else F.conv2d
     return conv(x, weight, bias, op.stride, op.padding, op.dilation, op.groups)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import assert_never
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from typing_extensions import assert_never
 
 from spikemorph.ir import ops
 
@@ -20,9 +20,7 @@ def maximum(op: Maximum, x: Tensor) -> Tensor:
     match op:
         case ops.MaxPool(kernel, stride, padding, dilation, ceil):
             pool: Callable[..., Tensor] = F.max_pool1d if len(kernel) == 1 else F.max_pool2d
-            return _batched(
-                lambda y: pool(y, kernel, stride, padding, dilation, ceil), x, len(kernel)
-            )
+            return _batched(lambda y: pool(y, kernel, stride, padding, dilation, ceil), x, len(kernel))
         case ops.AMax(axes, keepdim):
             return torch.amax(x, dim=[axis + 1 for axis in axes], keepdim=keepdim)
         case _:
@@ -64,8 +62,8 @@ def _upsample(op: ops.Upsample, x: Tensor) -> Tensor:
             x = x.index_select(2 + i, index.to(x.device))
         return x
     mode = "linear" if len(op.size) == 1 else "bilinear"
-    if all(scale is not None for _, scale in _sizes(op)):
-        factors = [scale for _, scale in _sizes(op)]
+    factors = [scale for _, scale in _sizes(op) if scale is not None]
+    if len(factors) == len(op.size):
         y = F.interpolate(
             x, scale_factor=factors, mode=mode, align_corners=op.align_corners, recompute_scale_factor=False
         )

@@ -18,7 +18,9 @@ def step_function(op: Neuron, acc: Tensor, tensors: Mapping[str, Tensor], shape:
     breakpoints = tensors[op.breakpoints]
     values = None if op.values is None else tensors[op.values]
     if breakpoints.shape[-1] <= FEW:
-        return _compare(op.lo, breakpoints.to(acc.dtype), None if values is None else values.to(acc.dtype), acc)
+        return _compare(
+            op.lo, breakpoints.to(acc.dtype), None if values is None else values.to(acc.dtype), acc
+        )
     return _search(op.lo, breakpoints, values, acc, shape)
 
 
@@ -34,10 +36,11 @@ def _compare(lo: int, breakpoints: Tensor, values: Tensor | None, acc: Tensor) -
     return out
 
 
-def _search(lo: int, breakpoints: Tensor, values: Tensor | None, acc: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _search(
+    lo: int, breakpoints: Tensor, values: Tensor | None, acc: Tensor, shape: tuple[int, ...]
+) -> Tensor:
     """Binary search, one row of breakpoints a group: group axes go in front, all others behind."""
-    group = breakpoints.shape[:-1]
-    group = (1,) * (len(shape) - len(group)) + tuple(group)
+    group = (1,) * (len(shape) - breakpoints.dim() + 1) + tuple(breakpoints.shape[:-1])
     front = [axis + 1 for axis, size in enumerate(group) if size > 1]
     order = [*front, *(axis for axis in range(acc.dim()) if axis not in front)]
     moved = acc.permute(order)

@@ -1,4 +1,4 @@
-"""How the input of a network enters: a choice shared by quantisation (its grid) and conversion (its timing)."""
+"""How the input enters: shared by quantisation (its grid) and conversion (its timing)."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ class Pad:
     value: float = 0.0
 
 
-# ---------------------------------------------------------------- averages and upsampling (float; lowered to AxisMap)
+# ---------------------------------------------------------------- averages, upsampling (become AxisMap)
 @final
 @dataclass(frozen=True, slots=True)
 class AvgPool:
@@ -356,7 +356,8 @@ REARRANGING: tuple[type, ...] = (Reshape, Permute, Slice, Expand, Pad)
 
 HOST: tuple[type, ...] = (Softmax, HostFunction, Argmax)
 
-SHARED: tuple[type, ...] = (Input, Conv, Linear, AxisMap, Add, Concat, *REARRANGING, Mul, MaxPool, AMax, *HOST)
+_LINEAR: tuple[type, ...] = (Conv, Linear, AxisMap, Add, Concat, *REARRANGING)
+SHARED: tuple[type, ...] = (Input, *_LINEAR, Mul, MaxPool, AMax, *HOST)
 
 FLOAT_OPS = frozenset(
     (*SHARED, BatchNorm, Affine, AvgPool, AdaptiveAvgPool, Mean, Upsample, Elementwise),

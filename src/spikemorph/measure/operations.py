@@ -49,7 +49,7 @@ def layer_operations(run: Run) -> Mapping[str, int]:
 
 
 def fan_out(graph: Graph, node: Node) -> Tensor:
-    """How many accumulators each entry of the arriving value feeds, float64; taps outside the map do not count."""
+    """How many accumulators each entry of the arriving value feeds, float64; taps outside do not count."""
     op = node.op
     if not isinstance(op, ops.Conv | ops.Linear | ops.AxisMap):
         return torch.ones((), dtype=torch.float64)

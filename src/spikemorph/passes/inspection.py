@@ -40,7 +40,8 @@ class Row:
     """One operation of the model, or one identity neuron that has to be inserted.
 
     Args:
-        fate: input, linear, folded, moved, product, neuron, fused, identity neuron, host op, removed, refused.
+        fate: input, linear, folded, moved, product, neuron, fused, identity neuron, host op, removed or
+            refused.
         do: what to change, for refused operations.
     """
 

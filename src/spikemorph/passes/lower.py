@@ -64,7 +64,9 @@ def _axis_maps(graph: Graph, node: Node, op: Average, tensors: dict[str, Tensor]
 def _matrices(op: Average, shape: tuple[int, ...]) -> list[tuple[int, Tensor]]:
     """The map along each axis as a real matrix [out, in]; the product of all is the op."""
     if isinstance(op, ops.Mean):
-        return [(axis, torch.full((1, shape[axis]), 1.0 / shape[axis], dtype=torch.float64)) for axis in op.axes]
+        return [
+            (axis, torch.full((1, shape[axis]), 1.0 / shape[axis], dtype=torch.float64)) for axis in op.axes
+        ]
     spatial = len(op.size) if isinstance(op, ops.AdaptiveAvgPool | ops.Upsample) else len(op.kernel)
     first = len(shape) - spatial
     return [(first + i, _along(op, i, shape[first + i])) for i in range(spatial)]

@@ -80,7 +80,8 @@ def complaint(fact: Fact, need: Need) -> str | None:
     if any(fact.pattern[axis] != 1 for axis in need.uniform):
         return f"{need.why} needs one unit along axis {[a for a in need.uniform if fact.pattern[a] != 1]}"
     if fact.bound * need.growth > need.limit and not fact.counts:
-        return f"linear follows linear: the composed bound {fact.bound * need.growth:.2g} of {need.why} exceeds int32"
+        composed = f"{fact.bound * need.growth:.2g}"
+        return f"linear follows linear: the composed bound {composed} of {need.why} exceeds int32"
     return None
 
 
@@ -88,12 +89,14 @@ NeedRule = Callable[[Node, tuple[Fact, ...], Graph, Levels], tuple[Need, ...]]
 FactRule = Callable[[Node, tuple[Fact, ...], Graph, Levels], Fact]
 
 _HOST_GAP = dict.fromkeys(ops.HOST, "outside the law")
-NEEDS: OpTable[NeedRule] = OpTable("plan needs", ops.PLANNED_OPS, {ops.Input: "nothing in front", **_HOST_GAP})
+NEEDS: OpTable[NeedRule] = OpTable(
+    "plan needs", ops.PLANNED_OPS, {ops.Input: "nothing in front", **_HOST_GAP}
+)
 FACTS: OpTable[FactRule] = OpTable("plan facts", ops.PLANNED_OPS, _HOST_GAP)
 
 
 def insert_identities(graph: Graph, levels: Levels) -> Graph:
-    """The planned graph with identity neurons where needed; activation units per channel only where absorbed."""
+    """The planned graph with identity neurons where needed, and units per channel only where absorbed."""
     while True:
         planned, blamed = _walk(graph, levels)
         if not blamed:
@@ -196,7 +199,12 @@ def _affine_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Leve
     pattern = patterns.affine_pattern(node.op, fact.pattern, graph.tensors)
     moved = fact.shape == node.shape
     return Fact(
-        node.shape, pattern, fact.bound, fact.counts and moved, plain=False, offset=fact.offset or node.op.offset is not None
+        node.shape,
+        pattern,
+        fact.bound,
+        fact.counts and moved,
+        plain=False,
+        offset=fact.offset or node.op.offset is not None,
     )
 
 
@@ -206,7 +214,9 @@ def _add_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels)
     signed = any(fact.signed for fact in known) or -1 in node.op.signs
     pattern = patterns.broadcast(*(fact.pattern for fact in known))
     offset = any(fact.offset for fact in known)
-    return Fact(node.shape, patterns.lifted(pattern, len(node.shape)), SUM_BUDGET, offset=offset, signed=signed)
+    return Fact(
+        node.shape, patterns.lifted(pattern, len(node.shape)), SUM_BUDGET, offset=offset, signed=signed
+    )
 
 
 @FACTS.rule(ops.Concat)
@@ -231,14 +241,18 @@ def _rearranged_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: 
     (fact,) = known
     pattern, _ = patterns.rearranged(node.op, fact.shape, fact.pattern)
     filled = isinstance(node.op, ops.Pad) and node.op.value != 0
-    return replace(fact, shape=node.shape, pattern=pattern, offset=fact.offset or filled, signed=fact.signed or filled)
+    return replace(
+        fact, shape=node.shape, pattern=pattern, offset=fact.offset or filled, signed=fact.signed or filled
+    )
 
 
 @FACTS.rule(ops.Mul)
 def _mul_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> Fact:
     a, b = known
     pattern = patterns.lifted(patterns.broadcast(a.pattern, b.pattern), len(node.shape))
-    return Fact(node.shape, pattern, a.bound * b.bound, plain=a.plain and b.plain, signed=a.signed or b.signed)
+    return Fact(
+        node.shape, pattern, a.bound * b.bound, plain=a.plain and b.plain, signed=a.signed or b.signed
+    )
 
 
 @FACTS.rule(ops.MaxPool, ops.AMax)
@@ -263,10 +277,10 @@ def weight_growth(node: Node, graph: Graph, levels: Levels) -> int:
     """The largest sum of |integer weights| that one output can have."""
     assert isinstance(node.op, ops.Conv | ops.Linear)
     weight = graph.tensors[node.op.weight]
-    fan_in = weight[0].numel()
+    fan_in = int(weight[0].numel())
     if isinstance(node.op, ops.Conv) and node.op.transposed:
         fan_in = weight.shape[0] // node.op.groups * weight[0, 0].numel()
-    return fan_in * (2 ** (levels.weight_bits_of(node.origin.module) - 1) - 1)
+    return int(fan_in * (2 ** (levels.weight_bits_of(node.origin.module) - 1) - 1))
 
 
 @NEEDS.rule(ops.Conv)

@@ -22,15 +22,19 @@ def flatten_adds(graph: Graph) -> Graph:
             )
             users = graph.consumers[node.name]
             last = users[0] if len(users) == 1 and node.name not in graph.outputs else None
-            if last is not None and isinstance(last.op, ops.Add) and last.shape == node.shape:
-                if last.inputs.count(node.name) == 1:
-                    absorbed[node.name] = terms
-                    continue
+            if last is not None and _takes_over(last, node):
+                absorbed[node.name] = terms
+                continue
             node = replace(
                 node, op=ops.Add(tuple(sign for _, sign in terms)), inputs=tuple(name for name, _ in terms)
             )
         nodes.append(node)
     return graph.with_nodes(nodes)
+
+
+def _takes_over(outer: Node, inner: Node) -> bool:
+    once = outer.inputs.count(inner.name) == 1
+    return isinstance(outer.op, ops.Add) and outer.shape == inner.shape and once
 
 
 def pools_behind_activations(graph: Graph) -> Graph:
@@ -48,10 +52,13 @@ def _swappable(graph: Graph) -> tuple[Node, Node] | None:
         if not isinstance(pool.op, ops.MaxPool | ops.AMax) or pool.name in graph.outputs:
             continue
         users = graph.consumers[pool.name]
-        if len(users) == 1 and isinstance(users[0].op, ops.Elementwise):
-            if non_decreasing(users[0].op.function):
-                return pool, users[0]
+        if len(users) == 1 and _rises(users[0]):
+            return pool, users[0]
     return None
+
+
+def _rises(node: Node) -> bool:
+    return isinstance(node.op, ops.Elementwise) and non_decreasing(node.op.function)
 
 
 def _swap(graph: Graph, pool: Node, act: Node) -> Graph:

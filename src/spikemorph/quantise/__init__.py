@@ -10,6 +10,8 @@ from spikemorph.passes.levels import Levels
 from spikemorph.quantise.integer import integer_graph
 from spikemorph.quantise.network import QuantisedNetwork, check_overrides
 
+__all__ = ["QuantisedNetwork", "freeze", "quantise", "trainable"]
+
 
 def trainable(graph: Graph, levels: Levels, calibration: Batches | None = None) -> QuantisedNetwork:
     """A torch module for quantisation-aware training that models the integer graph's own grids.

@@ -283,7 +283,8 @@ def _concat(site: Site) -> Cell:
         return part.expand(*shape[: op.axis], size, *shape[op.axis + 1 :])
 
     unit = torch.cat(
-        [spread(cell.unit, full[op.axis]) for cell, full in zip(site.cells, site.shapes, strict=True)], op.axis
+        [spread(cell.unit, full[op.axis]) for cell, full in zip(site.cells, site.shapes, strict=True)],
+        op.axis,
     )
     if all(cell.offset is None for cell in site.cells):
         return Cell(unit)
@@ -327,7 +328,9 @@ def _quantiser(site: Site) -> Cell:
     op = site.node.op
     assert isinstance(op, ops.Quantiser)
     rank = len(site.node.shape)
-    pattern = tuple(n if op.per_channel and axis == 0 and rank else 1 for axis, n in enumerate(site.node.shape))
+    pattern = tuple(
+        n if op.per_channel and axis == 0 and rank else 1 for axis, n in enumerate(site.node.shape)
+    )
     return Cell(site.params.unit(site.node, pattern), source=accumulator(site.cells[0]))
 
 

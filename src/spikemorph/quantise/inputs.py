@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 PIXEL = 1.0 / 255.0
@@ -21,6 +20,10 @@ def input_grid(samples: Tensor, bits: int) -> tuple[float, int, int]:
     largest = float(x.abs().max())
     for unit in (1.0, PIXEL):
         grid = (x / unit).round()
-        if largest > unit / 2 and bool(((x / unit - grid).abs() < 1e-4).all()) and float(grid.abs().max()) <= hi:
+        if (
+            largest > unit / 2
+            and bool(((x / unit - grid).abs() < 1e-4).all())
+            and float(grid.abs().max()) <= hi
+        ):
             return unit, lo, hi
     return (largest / hi if largest > 0 else 1.0), lo, hi

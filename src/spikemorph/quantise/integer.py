@@ -13,7 +13,7 @@ from spikemorph.ir import ops
 from spikemorph.ir.graph import Dialect, Graph, Node
 from spikemorph.ir.table import OpTable
 from spikemorph.ir.verify import verify
-from spikemorph.quantise.grids import Accumulator, Cell, accumulator
+from spikemorph.quantise.grids import Cell, accumulator
 from spikemorph.quantise.network import QuantisedNetwork, sources_of_outputs
 from spikemorph.quantise.tables import step_table
 
@@ -51,7 +51,9 @@ def _whole(value: Tensor) -> Tensor:
 
 
 Rule = Callable[[Draft, Node, Cell], None]
-FREEZE: OpTable[Rule] = OpTable("freeze", ops.PLANNED_OPS, dict.fromkeys(ops.HOST, "copied behind the readouts"))
+FREEZE: OpTable[Rule] = OpTable(
+    "freeze", ops.PLANNED_OPS, dict.fromkeys(ops.HOST, "copied behind the readouts")
+)
 
 
 def integer_graph(network: QuantisedNetwork) -> Graph:
@@ -175,4 +177,3 @@ def _quantiser(draft: Draft, node: Node, cell: Cell) -> None:
     breakpoints = draft.keep(f"{node.name}.breakpoints", table.breakpoints)
     bias = draft.integers(f"{node.name}.bias", acc.bias)
     draft.add(node, ops.Neuron(op.lo, op.hi, breakpoints, values, bias, identity=not op.chain))
-

@@ -1,4 +1,4 @@
-"""A planned network with its trainable numbers, as an ordinary torch module on the very grids of the integer graph."""
+"""A planned network with trainable numbers: an ordinary torch module on the grids of the integer graph."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from spikemorph.quantise.scale import choose_unit
 
 
 class QuantisedNetwork(nn.Module):
-    """Fake-quantised twin of an integer graph, for training. Made by `trainable`, turned into integers by `freeze`.
+    """Fake-quantised twin of an integer graph: made by `trainable`, turned into integers by `freeze`.
 
     Integers flow between the ops as float32 numbers; rounding passes gradients straight through; units and
     weight steps are learned as base-2 logarithms, so they stay positive.
@@ -39,9 +39,9 @@ class QuantisedNetwork(nn.Module):
         super().__init__()
         self.graph, self.levels = graph, levels
         self._slots = {name: f"t{i}" for i, name in enumerate(_used_tensors(graph))}
-        self.values = nn.ParameterDict(
-            {slot: _parameter(graph.tensors[name]) for name, slot in self._slots.items()}
-        )
+        self.values = nn.ParameterDict({
+            slot: _parameter(graph.tensors[name]) for name, slot in self._slots.items()
+        })
         self._slot_of = {node.name: f"n{i}" for i, node in enumerate(graph.nodes)}
         self.log_units = nn.ParameterDict()
         self.log_steps = nn.ParameterDict()
@@ -120,7 +120,9 @@ class QuantisedNetwork(nn.Module):
         """The outputs, and the mean |count| over all neurons: add a multiple to the loss for fewer spikes."""
         values, cells = self.integers(*inputs)
         counts = [values[node.name].abs() for node in self.graph.nodes if isinstance(node.op, ops.Quantiser)]
-        activity = sum((each.sum() for each in counts), torch.zeros(())) / max(sum(each.numel() for each in counts), 1)
+        activity = sum((each.sum() for each in counts), torch.zeros(())) / max(
+            sum(each.numel() for each in counts), 1
+        )
         real = {name: self._decoded(cells[name], values[name]) for name in sources_of_outputs(self.graph)}
         known = host_values(self.graph, real)
         return structure.build(self.graph.structure, [known[name] for name in self.graph.outputs]), activity

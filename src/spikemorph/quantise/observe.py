@@ -22,7 +22,9 @@ def observe(graph: Graph, calibration: Batches) -> dict[str, Tensor]:
     Args:
         graph: planned dialect.
     """
-    kept: dict[str, list[Tensor]] = {node.name: [] for node in graph.nodes if isinstance(node.op, ops.Input | ops.Quantiser)}
+    kept: dict[str, list[Tensor]] = {
+        node.name: [] for node in graph.nodes if isinstance(node.op, ops.Input | ops.Quantiser)
+    }
     for inputs in batches(graph, calibration, size=CHUNK, where="calibration"):
         values = evaluate_float(graph, inputs)
         for name, parts in kept.items():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import torch
 from torch import Tensor
-from typing_extensions import assert_never
 
 from spikemorph.passes.levels import LeastSquares, Max, Observer, Percentile
 

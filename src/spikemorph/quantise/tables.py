@@ -57,7 +57,9 @@ class Curve:
         return (value + 0.5).floor().clamp(self.op.lo, self.op.hi)
 
 
-def step_table(op: Quantiser, unit: Tensor, rest: Tensor | None, step: Tensor, tensors: Mapping[str, Tensor]) -> StepTable:
+def step_table(
+    op: Quantiser, unit: Tensor, rest: Tensor | None, step: Tensor, tensors: Mapping[str, Tensor]
+) -> StepTable:
     """The table of one quantiser.
 
     Args:
@@ -67,9 +69,17 @@ def step_table(op: Quantiser, unit: Tensor, rest: Tensor | None, step: Tensor, t
         tensors: gains and offsets inside the chain.
     """
     rest = torch.zeros((), dtype=torch.float64) if rest is None else rest
-    inner = [tensors[name] for link in op.chain if isinstance(link, Affine) for name in (link.gain, link.offset) if name]
+    inner = [
+        tensors[name]
+        for link in op.chain
+        if isinstance(link, Affine)
+        for name in (link.gain, link.offset)
+        if name
+    ]
     group = torch.broadcast_shapes(*(each.shape for each in (unit, rest, step, *inner)))
-    curve = Curve(op, unit.double().expand(group), rest.double().expand(group), step.double().expand(group), tensors)
+    curve = Curve(
+        op, unit.double().expand(group), rest.double().expand(group), step.double().expand(group), tensors
+    )
     starts = _segments(curve, group)
     if starts.shape[-1] == 1:
         first, last = curve.count(-_far(group)), curve.count(_far(group))
@@ -90,7 +100,7 @@ def _rising(curve: Curve, group: torch.Size) -> Tensor:
 
 
 def _first(holds: Callable[[Tensor], Tensor], lo: Tensor, hi: Tensor) -> Tensor:
-    """Smallest integer in [lo, hi] where `holds`, hi where it does not before; `holds` switches on at most once."""
+    """Smallest integer in [lo, hi] where `holds`, else hi; `holds` switches on at most once."""
     lo, hi = lo.clone(), hi.clone()
     while bool((lo < hi).any()):
         middle = ((lo + hi) / 2).floor()
@@ -109,7 +119,9 @@ def _segments(curve: Curve, group: torch.Size) -> Tensor:
             ends = torch.cat([starts[..., 1:], _far(group)], -1)
             rising = curve.partial((ends - 1).maximum(starts), index) >= curve.partial(starts, index)
 
-            def passed(a: Tensor, index: int = index, point: float = point, rising: Tensor = rising) -> Tensor:
+            def passed(
+                a: Tensor, index: int = index, point: float = point, rising: Tensor = rising
+            ) -> Tensor:
                 value = curve.partial(a, index)
                 return torch.where(rising, value >= point, value <= point)
 

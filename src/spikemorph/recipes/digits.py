@@ -111,8 +111,14 @@ def demo_network(name: str, build: Callable[[], nn.Module], report: Report, prog
         report(f"{name}: float network trained")
         graph = capture(model.eval(), data.x[:2])
         network = trainable(graph, LEVELS, data.x[:256])
-        _fit(network, lambda x, y: F.cross_entropy(network(x), y), data, QUANTISED, Path(folder, "quantised.pt"))
-        report(f"{name}: trained on integer grids, activations 0..{LEVELS.activation}, {LEVELS.weight_bits}-bit weights")
+        _fit(
+            network,
+            lambda x, y: F.cross_entropy(network(x), y),
+            data,
+            QUANTISED,
+            Path(folder, "quantised.pt"),
+        )
+        report(f"{name}: trained on integer grids, counts 0..{LEVELS.activation}")
     integer = freeze(network)
     case = Case(name, graph, integer, convert(integer), LEVELS.activation, LEVELS.weight_bits)
     return assess(case, test, progress)
@@ -121,4 +127,6 @@ def demo_network(name: str, build: Callable[[], nn.Module], report: Report, prog
 def _fit(
     module: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], data: Dataset, schedule: Schedule, path: Path
 ) -> None:
-    train(module, loss, (data.x, data.y), schedule, augment=shift(1), checkpoint=path, report=lambda line: None)
+    train(
+        module, loss, (data.x, data.y), schedule, augment=shift(1), checkpoint=path, report=lambda line: None
+    )

@@ -76,7 +76,7 @@ def train_float(folder: Path, report: Report) -> FashionNet:
     """The float network, trained or resumed in `folder`."""
     torch.manual_seed(0)
     data = load(NAME, Split.TRAIN)
-    model = FashionNet().to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model = FashionNet().to(memory_format=torch.channels_last).train()
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         scores = model(x.contiguous(memory_format=torch.channels_last))
@@ -91,7 +91,7 @@ def train_float(folder: Path, report: Report) -> FashionNet:
         checkpoint=folder / "float.pt",
         report=lambda line: report(f"float {line}"),
     )
-    plain: FashionNet = model.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    plain: FashionNet = model.to(memory_format=torch.contiguous_format).eval()
     return plain
 
 

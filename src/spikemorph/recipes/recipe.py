@@ -73,7 +73,9 @@ class Recipe:
             with resources.as_file(resources.files("spikemorph.recipes") / "networks" / file) as path:
                 graph = load(path)
         if not isinstance(graph, Graph) or graph.dialect is not dialect:
-            raise FileError(where=file, got="another kind of network", known=f"a {dialect.value} graph", do="train again")
+            raise FileError(
+                where=file, got="another kind of network", known=f"a {dialect.value} graph", do="train again"
+            )
         return graph
 
     def _text(self, folder: Path | None) -> str:

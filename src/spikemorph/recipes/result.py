@@ -19,6 +19,9 @@ from spikemorph.measure.operations import macs, synaptic_operations
 from spikemorph.run.result import Run
 from spikemorph.verify.certificate import verify
 
+Real = float
+"""One of the fields below is called `float`."""
+
 
 @final
 @dataclass(frozen=True)
@@ -36,30 +39,30 @@ class Result:
     data: str
     samples: int
     metric: str
-    float: float
-    qnn: float
-    snn: float
+    float: Real
+    qnn: Real
+    snn: Real
     neurons_compared: int
     neurons_different: int
     lossless: bool
     spike_kind: str
     analog_inputs: str
     steps_max: int
-    steps_p999: float
-    steps_mean: float
+    steps_p999: Real
+    steps_mean: Real
     steps_bound: int
     levels: int
     weight_bits: int
     elements: int
     neurons: int
-    spikes_per_neuron: float
-    events_per_neuron: float
-    synaptic_operations: float
+    spikes_per_neuron: Real
+    events_per_neuron: Real
+    synaptic_operations: Real
     macs: int
     integer_type: str
     saturated_samples: int
-    energy: dict[str, dict[str, float]]
-    seconds: float
+    energy: dict[str, dict[str, Real]]
+    seconds: Real
     notes: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def flip_and_shift(pixels: int) -> Augment:
 
 
 def shift(pixels: int) -> Augment:
-    """Shifts of up to `pixels` in both directions, zero padded, of images [batch, channels, height, width]."""
+    """Shifts of up to `pixels` both ways, zero padded, of images [batch, channels, height, width]."""
 
     def augment(x: Tensor, generator: torch.Generator) -> Tensor:
         n, channels, height, width = x.shape

@@ -66,7 +66,12 @@ class Dense:
     device: str = "cpu"
 
     def run(
-        self, network: SpikingNetwork, counts: tuple[Tensor, ...], *, steps: int | None, record: tuple[Record, ...]
+        self,
+        network: SpikingNetwork,
+        counts: tuple[Tensor, ...],
+        *,
+        steps: int | None,
+        record: tuple[Record, ...],
     ) -> Run:
         """Simulate `steps` steps, or until quiescent; counts are int64 [batch, *shape] on the input grid."""
         network = _on(network, self.device)

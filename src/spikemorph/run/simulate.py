@@ -18,7 +18,12 @@ class Engine(Protocol):
     """Anything that turns input counts into a `Run`."""
 
     def run(
-        self, network: SpikingNetwork, counts: tuple[Tensor, ...], *, steps: int | None, record: tuple[Record, ...]
+        self,
+        network: SpikingNetwork,
+        counts: tuple[Tensor, ...],
+        *,
+        steps: int | None,
+        record: tuple[Record, ...],
     ) -> Run:
         """Simulate `steps` steps, or until quiescent if None; counts are int64 [batch, *shape]."""
 

@@ -1,4 +1,4 @@
-"""The certificate: a spiking network equals its quantised network on every neuron of every sample, or where not."""
+"""The certificate: spiking and quantised network are equal on every neuron of every sample, or where not."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class FirstDifference:
 @final
 @dataclass(frozen=True)
 class Certificate:
-    """What was compared and proven; `lossless` is the verdict. Steps and spikes are of the spiking network."""
+    """What was compared and proven; `lossless` is the verdict. Steps and spikes are the spiking network's."""
 
     lossless: bool
     graph_hash: str
@@ -113,7 +113,7 @@ def verify(
     engine: Engine | None = None,
     watch: Callable[[Run], None] | None = None,
 ) -> Certificate:
-    """Compare the spiking network at quiescence with the quantised network, neuron by neuron, and by structure.
+    """Compare the spiking network at quiescence with the quantised one, neuron by neuron and by structure.
 
     Raises nothing about losslessness: the certificate says whether and where they differ.
 
@@ -164,7 +164,9 @@ def _compare_batch(
         wrong = int((snn != qnn).sum())
         books.different += wrong
         if wrong and books.first is None:
-            books.first = _locate(network, node.name, qnn, snn, inputs, engine, books.samples)
+            where = tuple((qnn != snn).nonzero()[0].tolist())
+            step = _last_step(network, node.name, where, inputs, engine)
+            books.first = _first(node.name, where, step, (qnn, snn), books.samples)
     for node in graph.readouts:
         qnn = rest[node.name].to(torch.int64)
         raw = run.raw.get(node.name)
@@ -184,28 +186,36 @@ def _add_run(books: _Books, run: Run, outside: int, samples: int) -> None:
     books.events += run.events
 
 
-def _locate(
-    network: SpikingNetwork,
-    layer: str,
-    qnn: Tensor,
-    snn: Tensor,
-    inputs: tuple[Tensor, ...],
-    engine: Engine,
-    samples_before: int,
-) -> FirstDifference:
-    place = tuple((qnn != snn).nonzero()[0].tolist())
-    sample = tuple(each[place[0] : place[0] + 1] for each in inputs)
+def _last_step(
+    network: SpikingNetwork, layer: str, where: tuple[int, ...], inputs: tuple[Tensor, ...], engine: Engine
+) -> int:
+    """1 + the last step in which a neuron emitted, 0 for never; its sample runs again for it."""
+    sample = tuple(each[where[0] : where[0] + 1] for each in inputs)
     run = engine.run(network, input_counts(network.graph, sample), steps=None, record=(Everything(),))
     assert run.trace is not None
-    emitted = run.trace[layer][(slice(None), 0, *place[1:])].nonzero()
+    emitted = run.trace[layer][:, 0].flatten(1)
+    emitted = emitted[:, _flat_index(where[1:], run.trace[layer].shape[2:])].nonzero()
+    return int(emitted.max()) + 1 if len(emitted) else 0
+
+
+def _flat_index(where: tuple[int, ...], shape: tuple[int, ...]) -> int:
+    flat = 0
+    for index, size in zip(where, shape, strict=True):
+        flat = flat * size + index
+    return flat
+
+
+def _first(
+    layer: str, where: tuple[int, ...], step: int, counts: tuple[Tensor, Tensor], samples_before: int
+) -> FirstDifference:
     return FirstDifference(
         layer=layer,
-        sample=samples_before + place[0],
-        channel=place[1] if len(place) > 1 else None,
-        position=tuple(place[2:]),
-        step=int(emitted.max()) + 1 if len(emitted) else 0,
-        qnn=int(qnn[place]),
-        snn=int(snn[place]),
+        sample=samples_before + where[0],
+        channel=where[1] if len(where) > 1 else None,
+        position=where[2:],
+        step=step,
+        qnn=int(counts[0][where]),
+        snn=int(counts[1][where]),
     )
 
 
@@ -262,7 +272,9 @@ def network_hash(network: SpikingNetwork) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def recheck(text: str, network: SpikingNetwork, graph: Graph, data: Batches) -> tuple[Certificate, tuple[str, ...]]:
+def recheck(
+    text: str, network: SpikingNetwork, graph: Graph, data: Batches
+) -> tuple[Certificate, tuple[str, ...]]:
     """Verify again and compare with a certificate read from JSON.
 
     Returns:
@@ -293,7 +305,10 @@ def parse_certificate(text: str) -> dict[str, Any]:
         read = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise FileError(
-            where="the certificate", got=str(error), known="a JSON object", do="make it again with `spikemorph verify`"
+            where="the certificate",
+            got=str(error),
+            known="a JSON object",
+            do="make it again with `spikemorph verify`",
         ) from error
     if not isinstance(read, dict) or "graph_hash" not in read or read.get("format") != FORMAT:
         got = f"format {read.get('format')!r}" if isinstance(read, dict) else type(read).__name__

@@ -31,7 +31,7 @@ class Difference:
 
 
 def differences(qnn: Graph, snn: Graph) -> tuple[Difference, ...]:
-    """Every differing node, field and tensor; of a tensor, its first differing entry and how many there are."""
+    """Every differing node, field and tensor; of a tensor the first differing entry and their number."""
     found: list[Difference] = []
     names = [node.name for node in qnn.nodes], [node.name for node in snn.nodes]
     if names[0] != names[1]:
@@ -49,10 +49,11 @@ def differences(qnn: Graph, snn: Graph) -> tuple[Difference, ...]:
 def _of_node(a: Node, b: Node, qnn: Graph, snn: Graph) -> list[Difference]:
     if type(a.op) is not type(b.op):
         return [Difference(a.name, "op", type(a.op).__name__, type(b.op).__name__)]
-    found = []
-    for part in ("inputs", "shape"):
-        if getattr(a, part) != getattr(b, part):
-            found.append(Difference(a.name, part, str(getattr(a, part)), str(getattr(b, part))))
+    found = [
+        Difference(a.name, part, str(getattr(a, part)), str(getattr(b, part)))
+        for part in ("inputs", "shape")
+        if getattr(a, part) != getattr(b, part)
+    ]
     for each in fields(a.op):
         left, right = getattr(a.op, each.name), getattr(b.op, each.name)
         if isinstance(left, str) and isinstance(right, str) and left in qnn.tensors and right in snn.tensors:
