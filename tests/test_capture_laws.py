@@ -69,7 +69,7 @@ def test_adaptive_windows_are_those_of_torch_or_refused(size: int, out: int) -> 
         ("getattr(L['fn'], '0').l[0]", "0.l.0"),
         ("getattr(getattr(L['fn'], '0').seq, '1')", "0.seq.1"),
         ("L['s'].d['a']", "d.a"),
-        ("getattr(L['fn']", ""),
+        ("getattr", ""),
     ],
 )
 def test_paths_of_strict_exports_are_plain(written: str, path: str) -> None:

@@ -161,6 +161,12 @@ REFUSED: dict[str, tuple[nn.Module, Tensor, list[str], str]] = {
         ["aten.div.Tensor with a number that depends on the batch size"],
         "use a constant",
     ),
+    "batch value": (
+        Fn(lambda s, x: x + torch.ones(6) * x.shape[0]),
+        LINE,
+        ["aten.add.Tensor with a tensor that depends on the batch size"],
+        "a parameter or a buffer",
+    ),
     "batch places": (
         Fn(lambda s, x: x + torch.arange(x.shape[0])[:, None]),
         FLAT,

@@ -70,7 +70,7 @@ def _plain_path(path: str) -> str:
     path = _REPEATED_CALL.sub("", path)
     while _GETATTR.search(path):
         path = _GETATTR.sub(r"\1.\2", path)
-    if "(" in path:  # torch 2.6 cuts such an expression at its comma when it saves a program
+    if "(" in path or path == "getattr":  # what torch 2.6 leaves of such an expression in a saved program
         return ""
     path = _SELF.sub("", path)
     return _ITEM.sub(r".\1", path).strip(".")

@@ -139,7 +139,6 @@ class _Walk:
         shape = () if several else self.batch.sample_shape(val)
         if shape is None:
             raise batch_refused()
-        marks = len(self.ctx.nodes)
         used = frozenset(
             int(user.args[1])  # type: ignore[arg-type]
             for user in node.users
@@ -158,11 +157,7 @@ class _Walk:
         )
         if any(call.parts[number] is None for number in used):
             raise batch_refused()
-        try:
-            return rule(self.ctx, call)
-        except Refused:
-            del self.ctx.nodes[marks:]
-            raise
+        return rule(self.ctx, call)
 
     def _arguments(self, node: fx.Node) -> dict[str, Any]:
         """Arguments by name, as the operation's schema has them, nodes replaced by their values."""

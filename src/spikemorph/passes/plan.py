@@ -6,7 +6,7 @@ Decided from shapes, levels and bits alone, never from weights: training cannot 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import final
 
 from spikemorph.ir import ops
@@ -118,34 +118,68 @@ def facts_of(graph: Graph, levels: Levels) -> dict[str, Fact]:
     return facts
 
 
+@dataclass
+class _Walk:
+    """One attempt; lives inside `insert_identities` only.
+
+    `blamed` are per-channel quantisers whose units some consumer could not absorb.
+    """
+
+    graph: Graph
+    levels: Levels
+    facts: dict[str, Fact] = field(default_factory=dict)
+    nodes: list[Node] = field(default_factory=list)
+    guards: dict[str, str] = field(default_factory=dict)
+    blamed: set[str] = field(default_factory=set)
+
+    def visit(self, node: Node) -> None:
+        """Add the node, with identity neurons in front where it needs them."""
+        known = tuple(self.facts[name] for name in node.inputs)
+        if not isinstance(node.op, ops.Input):
+            needs = NEEDS[type(node.op)](node, known, self.graph, self.levels)
+            sources = tuple(self.guarded(name, need) for name, need in zip(node.inputs, needs, strict=True))
+            node = replace(node, inputs=sources)
+        known = tuple(self.facts[name] for name in node.inputs)
+        self.facts[node.name] = FACTS[type(node.op)](node, known, self.graph, self.levels)
+        self.nodes.append(node)
+
+    def guarded(self, name: str, need: Need) -> str:
+        """The value itself, or that of an identity neuron behind it."""
+        fact = self.facts[name]
+        reason = complaint(fact, need)
+        if reason is None:
+            return name
+        if need.uniform:
+            self.blamed |= _per_channel_sources(self.graph, name)
+        if name not in self.guards:
+            guard = _identity(self.graph.by_name[name], fact, self.levels, reason)
+            self.guards[name] = guard.name
+            self.facts[guard.name] = FACTS[ops.Quantiser](guard, (fact,), self.graph, self.levels)
+            self.nodes.append(guard)
+        return self.guards[name]
+
+    def read_out(self) -> Graph:
+        """The planned graph: what is read out fits the budget, too."""
+        read = {name: self.guarded(name, Need("an output")) for name in sources_of_outputs(self.graph)}
+        for node in self.graph.nodes:
+            if isinstance(node.op, ops.HOST):
+                self.nodes.append(replace(node, inputs=tuple(read.get(name, name) for name in node.inputs)))
+        outputs = tuple(read.get(name, name) for name in self.graph.outputs)
+        return self.graph.with_nodes(self.nodes, outputs=outputs)
+
+
 def _walk(graph: Graph, levels: Levels) -> tuple[Graph, set[str]]:
-    """One attempt, and the per-channel quantisers whose units some consumer could not absorb."""
-    facts: dict[str, Fact] = {}
-    nodes: list[Node] = []
-    replaced: dict[str, str] = {}
-    blamed: set[str] = set()
-    for node in graph.nodes:
-        if isinstance(node.op, ops.HOST):
-            nodes.append(node)
-            continue
-        known = tuple(facts[name] for name in node.inputs)
-        needs = () if isinstance(node.op, ops.Input) else NEEDS[type(node.op)](node, known, graph, levels)
-        sources = list(node.inputs)
-        for i, need in enumerate(needs):
-            reason = complaint(known[i], need)
-            if reason is None:
-                continue
-            blamed |= _per_channel_sources(graph, node.inputs[i]) if need.uniform else set()
-            if node.inputs[i] not in replaced:
-                guard = _identity(graph.by_name[node.inputs[i]], known[i], levels, reason)
-                replaced[node.inputs[i]] = guard.name
-                facts[guard.name] = FACTS[ops.Quantiser](guard, (known[i],), graph, levels)
-                nodes.append(guard)
-            sources[i] = replaced[node.inputs[i]]
-        node = replace(node, inputs=tuple(sources))
-        facts[node.name] = FACTS[type(node.op)](node, tuple(facts[name] for name in sources), graph, levels)
-        nodes.append(node)
-    return graph.with_nodes(nodes), blamed
+    walk = _Walk(graph, levels)
+    for node in graph.body:
+        walk.visit(node)
+    return walk.read_out(), walk.blamed
+
+
+def sources_of_outputs(graph: Graph) -> tuple[str, ...]:
+    """Values that are read out: outputs, and what host ops read, host ops themselves aside."""
+    hosts = {node.name for node in graph.nodes if isinstance(node.op, ops.HOST)}
+    read = [*graph.outputs, *(name for node in graph.nodes if node.name in hosts for name in node.inputs)]
+    return tuple(dict.fromkeys(name for name in read if name not in hosts))
 
 
 def _identity(source: Node, fact: Fact, levels: Levels, reason: str) -> Node:

@@ -44,6 +44,7 @@ def freeze(network: QuantisedNetwork) -> Graph:
 
     Raises:
         DataError: it was never calibrated.
+        LevelsError: some accumulator could leave int32.
     """
     return integer_graph(network)
 
@@ -58,6 +59,6 @@ def quantise(graph: Graph, calibration: Batches, levels: Levels) -> Graph:
 
     Raises:
         DataError: empty or unfit calibration data.
-        LevelsError: an override names no module.
+        LevelsError: an override names no module, or some accumulator could leave int32.
     """
     return freeze(trainable(graph, levels, calibration))

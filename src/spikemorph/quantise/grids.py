@@ -127,8 +127,10 @@ def accumulator(cell: Cell) -> Accumulator:
 
 def _through_op(site: Site, op: ops.Op, offset: Tensor) -> Tensor:
     """A constant pushed through a linear op in float64."""
-    names = [name for name in (getattr(op, part, None) for part in ("weight", "bias", "matrix")) if name]
+    names = [name for name in (getattr(op, part, None) for part in ("weight", "bias")) if name]
     tensors = {name: site.params.tensor(name).double() for name in names}
+    if isinstance(op, ops.AxisMap):
+        tensors[op.matrix] = site.graph.tensors[op.matrix]
     full = offset.expand(site.shapes[0]).unsqueeze(0)
     return LINEAR[type(op)](op, [full], tensors)[0]
 

@@ -9,12 +9,15 @@ from typing import final
 import torch
 from torch import Tensor
 
+from spikemorph.errors import LevelsError
+from spikemorph.evaluate.intervals import intervals
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Dialect, Graph, Node
 from spikemorph.ir.table import OpTable
 from spikemorph.ir.verify import verify
+from spikemorph.passes.plan import sources_of_outputs
 from spikemorph.quantise.grids import Cell, accumulator
-from spikemorph.quantise.network import QuantisedNetwork, sources_of_outputs
+from spikemorph.quantise.network import QuantisedNetwork
 from spikemorph.quantise.tables import step_table
 
 
@@ -61,6 +64,7 @@ def integer_graph(network: QuantisedNetwork) -> Graph:
 
     Raises:
         DataError: the network was never calibrated.
+        LevelsError: some accumulator could leave int32.
         GraphError: the result breaks the rules of its dialect (a bug).
     """
     graph = network.graph
@@ -81,7 +85,25 @@ def integer_graph(network: QuantisedNetwork) -> Graph:
         graph.structure,
     )
     verify(made)
+    _check_bounds(made)
     return made
+
+
+LARGEST = 2**31 - 1
+
+
+def _check_bounds(graph: Graph) -> None:
+    """Every integer, at every moment of a spiking run, fits int32."""
+    for name, (lo, hi) in intervals(graph).items():
+        largest = max(float(lo.abs().max()), float(hi.abs().max())) if lo.numel() else 0.0
+        if largest > LARGEST:
+            node = graph.by_name[name]
+            raise LevelsError(
+                where=f"'{name}', {node.origin}",
+                got=f"sums of up to {largest:.3g}",
+                known=f"accumulators are int32: at most {LARGEST}",
+                do="use fewer levels or weight bits, there or in front of it (Levels(overrides=...))",
+            )
 
 
 def _readout(draft: Draft, node: Node) -> str:
@@ -139,15 +161,33 @@ def _add(draft: Draft, node: Node, cell: Cell) -> None:
         if bool(alike.all()) and abs(int(factor.reshape(-1)[0])) == 1:
             signs.append(int(factor.reshape(-1)[0]))
         else:
-            name = f"{node.name}.branch{i}"
-            op = ops.Scale(draft.keep(f"{name}.factor", factor))
-            shape = tuple(torch.broadcast_shapes(draft.network.graph.by_name[source].shape, factor.shape))
-            draft.nodes.append(replace(node, name=name, op=op, inputs=(term,), shape=shape))
-            term = name
+            term = _scaled(draft, node, f"{node.name}.branch{i}", (source, factor))
             signs.append(1)
         terms.append(term)
     draft.nodes.append(replace(node, op=ops.Add(tuple(signs)), inputs=tuple(terms)))
     draft.names[node.name] = node.name
+
+
+def _scaled(draft: Draft, node: Node, name: str, branch: tuple[str, Tensor]) -> str:
+    """A branch times its factor, broadcast first where the factor has more entries than the branch."""
+    source, factor = branch
+    term, before = draft.names[source], draft.network.graph.by_name[source].shape
+    factor = (
+        factor.reshape(factor.shape[-len(before) :] if before else ()) if _fits(factor, before) else factor
+    )
+    shape = tuple(torch.broadcast_shapes(before, factor.shape))
+    if shape != before:
+        wide = f"{name}.wide"
+        draft.nodes.append(replace(node, name=wide, op=ops.Expand(shape), inputs=(term,), shape=shape))
+        term = wide
+    op = ops.Scale(draft.keep(f"{name}.factor", factor))
+    draft.nodes.append(replace(node, name=name, op=op, inputs=(term,), shape=shape))
+    return name
+
+
+def _fits(factor: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether the axes of a factor in front of a shape are all of size one."""
+    return all(size == 1 for size in factor.shape[: factor.dim() - len(shape)])
 
 
 @FREEZE.rule(ops.Pad)

@@ -18,6 +18,7 @@ from spikemorph.evaluate.linear import LINEAR, align_ranks
 from spikemorph.ir import ops, structure
 from spikemorph.ir.graph import Graph, Node
 from spikemorph.passes.levels import Levels
+from spikemorph.passes.plan import sources_of_outputs
 from spikemorph.quantise.grids import Accumulator, Cell, accumulator, lay_grids, round_through
 from spikemorph.quantise.inputs import input_grid
 from spikemorph.quantise.observe import observe
@@ -216,13 +217,6 @@ def _used_tensors(graph: Graph) -> list[str]:
                 if name is not None:
                     names[name] = None
     return list(names)
-
-
-def sources_of_outputs(graph: Graph) -> tuple[str, ...]:
-    """Values that are read out: outputs, and what host ops read, host ops themselves aside."""
-    hosts = {node.name for node in graph.nodes if isinstance(node.op, ops.HOST)}
-    read = [*graph.outputs, *(name for node in graph.nodes if node.name in hosts for name in node.inputs)]
-    return tuple(dict.fromkeys(name for name in read if name not in hosts))
 
 
 def check_overrides(graph: Graph, levels: Levels) -> None:
