@@ -21,6 +21,24 @@ def atomic_write(path: Path | str, write: Callable[[Path], None]) -> None:
     Raises:
         FileError: the folder is missing, the path is no plain file, or the system refuses.
     """
+    target = check_target(path)
+    try:
+        _replace(target, write)
+    except OSError as error:
+        raise FileError(
+            where=f"file {path}",
+            got=f"the system refuses to write it: {error.strerror or error}",
+            known="a folder that may be written to, with room on its disk",
+            do="choose another folder, or make room; nothing was changed",
+        ) from error
+
+
+def check_target(path: Path | str) -> Path:
+    """The plain file, new or existing, that writing to `path` would make; for checks before long work.
+
+    Raises:
+        FileError: the folder is missing, or the path is no plain file.
+    """
     shown, path = path, Path(os.path.realpath(path))
     if not path.parent.is_dir():
         raise FileError(
@@ -36,15 +54,7 @@ def atomic_write(path: Path | str, write: Callable[[Path], None]) -> None:
             known="the path of a plain file, new or to be replaced",
             do="add a file name to the path",
         )
-    try:
-        _replace(path, write)
-    except OSError as error:
-        raise FileError(
-            where=f"file {shown}",
-            got=f"the system refuses to write it: {error.strerror or error}",
-            known="a folder that may be written to, with room on its disk",
-            do="choose another folder, or make room; nothing was changed",
-        ) from error
+    return path
 
 
 def atomic_text(path: Path | str, text: str) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from spikemorph.cli.output import guest
 from spikemorph.convert.network import Graded, Spike, Ternary
 from spikemorph.data import NAMED, Split, load, load_file
 from spikemorph.data.images import load_folder
@@ -19,6 +24,8 @@ from spikemorph.errors import UsageError
 
 def load_model(reference: str, weights: Path | None) -> Any:
     """A module in eval mode from `package.module:factory`, or an exported program from a .pt2 file.
+
+    Both run code of others: a factory is code, and torch.export.load may unpickle objects of a .pt2 file.
 
     Raises:
         UsageError: no such file, module or factory, weights that do not fit.
@@ -40,7 +47,8 @@ def _load_program(path: Path, weights: Path | None) -> Any:
             do="leave it out",
         )
     try:
-        return torch.export.load(path)
+        with guest(), _quiet():
+            return torch.export.load(path)
     except Exception as error:
         raise UsageError(
             where=str(path),
@@ -50,24 +58,37 @@ def _load_program(path: Path, weights: Path | None) -> Any:
         ) from error
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Torch logs the traceback of what it raises anyway."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def _call_factory(reference: str) -> nn.Module:
     module_name, _, factory = reference.partition(":")
     how = "package.module:factory, or a .pt2 file of torch.export"
-    if not factory:
+    if not factory or not module_name:
         raise UsageError(
             where="MODEL", got=repr(reference), known=how, do="name a function that returns the module"
         )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        found = getattr(importlib.import_module(module_name), factory)
-        model = found()
-    except Exception as error:
+        with guest():
+            model = getattr(importlib.import_module(module_name), factory)()
+    except (Exception, SystemExit) as error:
         raise UsageError(
             where=f"MODEL {reference}",
             got=f"{type(error).__name__}: {error}",
             known=how,
-            do="check the name from this folder: python -c 'import " + module_name + "'",
+            do=f"try it from this folder: python -c 'import {module_name}; {module_name}.{factory}()'",
         ) from error
     if not isinstance(model, nn.Module):
         raise UsageError(
@@ -81,20 +102,26 @@ def _call_factory(reference: str) -> nn.Module:
 
 def _load_weights(model: nn.Module, path: Path) -> None:
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file as load_safetensors
-
-            state = load_safetensors(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state)
+        model.load_state_dict(_state(path))
     except Exception as error:
+        got = f"{type(error).__name__}: {error}"
+        if type(error).__name__ == "UnpicklingError":  # torch's own words advise to execute the file
+            got = "damaged, or it holds objects besides tensors, which could run code"
         raise UsageError(
             where=f"--weights {path}",
-            got=f"{type(error).__name__}: {error}",
+            got=got,
             known="a state dict of this model, .safetensors or a .pth that holds tensors only",
             do="save it with torch.save(model.state_dict(), path)",
         ) from error
+
+
+def _state(path: Path) -> Mapping[str, Any]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file as load_safetensors
+
+        return load_safetensors(path)
+    state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
 
 
 def load_samples(name: str, split: Split, samples: int | None) -> tuple[Tensor, Tensor | None]:
@@ -159,11 +186,12 @@ def parse_spike(text: str) -> Spike:
 
     Raises:
         UsageError: anything else.
-        LevelsError: m below 1.
+        LevelsError: m out of range.
     """
     kind, _, largest = text.partition(":")
     if kind == "ternary" and not largest:
         return Ternary()
-    if kind == "graded" and largest.isdigit():
+    # More digits are out of range anyway, and int() refuses thousands of them in words of its own.
+    if kind == "graded" and largest.isascii() and largest.isdigit() and len(largest) <= 20:
         return Graded(int(largest))
     raise UsageError(where="--spike", got=repr(text), known="ternary, or graded:4", do="choose one of these")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from rich.console import Console
@@ -13,8 +15,9 @@ from rich.table import Table
 from spikemorph.recipes.result import Progress as Callback
 from spikemorph.recipes.result import Result
 
-console = Console()
-messages = Console(stderr=True)
+# Texts hold paths and `package.module:factory`: neither "[x]" nor ":x:" may be read as markup or emoji.
+console = Console(markup=False, emoji=False)
+messages = Console(stderr=True, markup=False, emoji=False)
 
 
 def emit_json(value: Any) -> None:
@@ -24,12 +27,19 @@ def emit_json(value: Any) -> None:
 
 def say(text: str) -> None:
     """A line for people, on stderr, so that stdout stays clean."""
-    messages.print(text, highlight=False, markup=False, soft_wrap=True)
+    messages.print(text, highlight=False, soft_wrap=True)
 
 
 def show(text: str) -> None:
     """Text on stdout as it is."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def guest() -> Iterator[None]:
+    """The user's own code runs here: what it prints goes to stderr, stdout is for the result."""
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 class Bars:
@@ -70,7 +80,7 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
         drawn.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
         drawn.add_row(*row)
-    console.print(drawn, markup=False)
+    console.print(drawn)
 
 
 FIELDS: tuple[tuple[str, Callable[[Result], str]], ...] = (

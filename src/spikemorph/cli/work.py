@@ -20,7 +20,7 @@ from spikemorph.convert.network import Analog, Spikes, SpikingNetwork
 from spikemorph.data import Split
 from spikemorph.errors import FileError, UsageError
 from spikemorph.evaluate.intervals import accumulator_bounds
-from spikemorph.files import atomic_text
+from spikemorph.files import atomic_text, check_target
 from spikemorph.ir.graph import Dialect, Graph
 from spikemorph.ir.ops import Neuron
 from spikemorph.ir.store import graph_hash
@@ -135,7 +135,9 @@ def inspect(
     model = load_model(reference, weights)
     program = isinstance(model, torch.export.ExportedProgram)
     sample = None if program and example == Example(None, None) else example_of(example.data, example.shape)
-    found = inspect_model(model, sample, settings.to_levels())
+    levels = settings.to_levels()
+    with output.guest():
+        found = inspect_model(model, sample, levels)
     if as_json:
         output.emit_json(found.to_dict())
     else:
@@ -154,10 +156,12 @@ def convert(
 ) -> int:
     """Capture, quantise, convert and save; the file appears whole or not at all."""
     levels, method = settings.to_levels(), settings.to_method()
+    _check_targets(*out)
     x, _ = load_samples(calibration[0], Split.TRAIN, calibration[1])
     model = load_model(reference, weights)
     output.say(f"capturing {reference}")
-    graph = capture(model, x[:2])
+    with output.guest():
+        graph = capture(model, x[:2])
     output.say(f"quantising on {len(x)} samples")
     integer = quantise(graph, x, levels)
     network = convert_graph(integer, method)
@@ -170,6 +174,15 @@ def convert(
     else:
         output.table(str(out[0]), ["", "value"], [[key, str(value)] for key, value in summary.items()])
     return 0
+
+
+def _check_targets(out: Path, qnn: Path | None) -> None:
+    """Both files can be written, before any work and before either is written."""
+    if qnn is not None and check_target(out) == check_target(qnn):
+        raise UsageError(
+            where="--qnn", got=f"{qnn}, as --out", known="two files", do="give the QNN a name of its own"
+        )
+    check_target(out)
 
 
 def _facts(network: SpikingNetwork) -> dict[str, Any]:
@@ -193,13 +206,15 @@ def verify(
     chosen: Chosen, qnn: Path | None, certificate: Path | None, recheck: Path | None, *, as_json: bool
 ) -> int:
     """Compare, write the certificate, check an older one; 1 where anything differs."""
+    if certificate is not None:
+        check_target(certificate)
     network, x, _, engine = chosen.load()
     graph = network.graph if qnn is None else _integer_graph(qnn)
     complaints: tuple[str, ...] = ()
     if graph_hash(graph) != network.source:
         complaints = (f"the network was converted from graph {network.source}, not from {graph_hash(graph)}",)
     if recheck is not None:
-        made, disagreements = recheck_certificate(_read(recheck), network, graph, x)
+        made, disagreements = recheck_certificate(_read(recheck), network, graph, x, engine=engine)
         complaints += disagreements
     else:
         made = verify_network(network, graph, x, engine=engine)

@@ -59,7 +59,7 @@ def load_network(path: str | Path) -> SpikingNetwork:
     if isinstance(loaded, Graph):
         raise FileError(
             where=str(path),
-            got=f"a {loaded.dialect.value} graph",
+            got=f"a graph of the {loaded.dialect.value} dialect",
             known="this needs a spiking network",
             do="convert the graph and save the result",
         )

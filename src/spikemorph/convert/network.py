@@ -29,18 +29,19 @@ class Graded:
     """Spikes of integer size -largest..largest, as on Loihi 2.
 
     Raises:
-        LevelsError: largest is not a whole number of at least 1.
+        LevelsError: largest is not a whole number in 1..2**31 - 1.
     """
 
     largest: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.largest, int) or isinstance(self.largest, bool) or self.largest < 1:
+        whole = isinstance(self.largest, int) and not isinstance(self.largest, bool)
+        if not whole or not 1 <= self.largest < 2**31:
             raise LevelsError(
                 where="Graded(largest)",
                 got=repr(self.largest),
-                known="a whole number of at least 1",
-                do="use Ternary() for spikes of size one",
+                known="a whole number in 1..2147483647",
+                do="use Graded(4) for spikes of up to 4 units, Ternary() for spikes of one",
             )
 
 

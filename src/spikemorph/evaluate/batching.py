@@ -23,9 +23,9 @@ def batches(graph: Graph, data: Batches, *, size: int, where: str) -> Iterator[t
     """
     seen = 0
     for batch in _loader(data, where):
-        inputs = tuple(
-            each.to(torch.float32) for each in as_inputs(graph, _without_labels(graph, batch, where))
-        )
+        given = as_inputs(graph, _without_labels(graph, batch, where))
+        # Checked again: a finite float64 may be infinite in float32.
+        inputs = as_inputs(graph, tuple(each.to(torch.float32) for each in given))
         for start in range(0, inputs[0].shape[0], size):
             yield tuple(each[start : start + size] for each in inputs)
         seen += inputs[0].shape[0]
@@ -42,7 +42,7 @@ def _loader(data: Batches, where: str) -> Iterable[object]:
     if isinstance(data, Tensor):
         return [data] if data.dim() == 0 or data.shape[0] else []
     if isinstance(data, tuple) and all(isinstance(each, Tensor) for each in data):
-        return [data] if data and data[0].shape[0] else []
+        return [data] if data and (data[0].dim() == 0 or data[0].shape[0]) else []
     if not isinstance(data, Iterable):
         raise DataError(
             where=where,

@@ -18,6 +18,13 @@ def as_inputs(graph: Graph, x: Samples) -> tuple[Tensor, ...]:
     Raises:
         DataError: wrong number, type, shape, an empty batch, NaN or infinite values.
     """
+    if not isinstance(x, Tensor | tuple | list):
+        raise DataError(
+            where="the input",
+            got=type(x).__name__,
+            known="a torch tensor, or a tuple of them",
+            do="use torch.as_tensor(...)",
+        )
     inputs = (x,) if isinstance(x, Tensor) else tuple(x)
     if len(inputs) != len(graph.inputs):
         raise DataError(

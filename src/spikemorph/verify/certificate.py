@@ -273,9 +273,9 @@ def network_hash(network: SpikingNetwork) -> str:
 
 
 def recheck(
-    text: str, network: SpikingNetwork, graph: Graph, data: Batches
+    text: str, network: SpikingNetwork, graph: Graph, data: Batches, *, engine: Engine | None = None
 ) -> tuple[Certificate, tuple[str, ...]]:
-    """Verify again and compare with a certificate read from JSON.
+    """Verify again and compare with a certificate read from JSON; the engines may differ.
 
     Returns:
         The new certificate, and one sentence for every field that disagrees with the old one.
@@ -284,13 +284,13 @@ def recheck(
         FileError: the text is no certificate of a format this version reads.
     """
     old = parse_certificate(text)
-    new = verify(network, graph, data)
+    new = verify(network, graph, data, engine=engine)
     fresh = json.loads(new.to_json())
     skipped = ("engine",)
     wrong = [
-        f"{name}: the certificate says {old.get(name)!r}, measured {value!r}"
-        for name, value in fresh.items()
-        if name not in skipped and old.get(name) != value
+        f"{name}: the certificate says {old.get(name)!r}, measured {fresh.get(name)!r}"
+        for name in dict.fromkeys((*fresh, *old))
+        if name not in skipped and old.get(name) != fresh.get(name)
     ]
     return new, tuple(wrong)
 
@@ -311,11 +311,14 @@ def parse_certificate(text: str) -> dict[str, Any]:
             do="make it again with `spikemorph verify`",
         ) from error
     if not isinstance(read, dict) or "graph_hash" not in read or read.get("format") != FORMAT:
-        got = f"format {read.get('format')!r}" if isinstance(read, dict) else type(read).__name__
+        got = type(read).__name__
+        if isinstance(read, dict):
+            has = "with" if "graph_hash" in read else "without"
+            got = f"format {read.get('format')!r}, {has} a graph_hash"
         raise FileError(
             where="the certificate",
             got=got,
-            known=f"a certificate of format {FORMAT}",
+            known=f"a certificate of format {FORMAT}, with the hash of a graph",
             do="upgrade spikemorph if the certificate is newer, or make it again with `spikemorph verify`",
         )
     return read
