@@ -1,10 +1,15 @@
-"""Models that the command line is pointed at: one that converts, and everything that can be wrong with one."""
+"""Models, weights and data that the command line is pointed at: what converts, and all that can be wrong."""
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 
@@ -52,3 +57,34 @@ def leaving() -> nn.Module:
 
 def nothing() -> None:
     """Returns no module."""
+
+
+class Hostile:
+    """Unpickling this writes a file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch executed",)
+
+
+def lay_files(folder: Path) -> None:
+    """Weights and data for Small, good and bad, beside a network file."""
+    x = np.linspace(0, 16, 4 * 64, dtype=np.float32).reshape(4, 1, 8, 8)
+    np.savez(folder / "x.npz", x=x)
+    np.savez(folder / "no-x.npz", z=x)
+    np.savez(folder / "nan.npz", x=np.where(x > 3, np.nan, x))
+    np.savez(folder / "labels.npz", x=x, y=np.zeros(3, np.int64))
+    np.savez(folder / "wide.npz", x=np.zeros((4, 1, 10, 10), np.float32))
+    whole = (folder / "net.safetensors").read_bytes()
+    (folder / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    save_file({"weight": torch.zeros(2)}, folder / "foreign.safetensors")
+    (folder / "broken.json").write_text('{"format": 1, "graph_')
+    (folder / "list.json").write_text("[1]")
+    (folder / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    state = Small().state_dict()
+    torch.save(state, folder / "good.pth")
+    save_file(state, folder / "good.safetensors")
+    torch.save({"weight": torch.zeros(2)}, folder / "foreign.pth")
+    torch.save({**state, "more": Hostile()}, folder / "hostile.pth")
+    state["conv.weight"][1] = torch.nan
+    torch.save(state, folder / "nan.pth")
+    (folder / "broken.pt2").write_bytes(b"no archive")

@@ -101,7 +101,7 @@ def _encoding_in(path: str | Path, value: object) -> Encoding:
 def _damaged(path: str | Path, got: str) -> FileError:
     return FileError(
         where=str(path),
-        got=got,
+        got=got if len(got) <= 80 else got[:77] + "...",
         known="a network file that `spikemorph.save` wrote",
         do="make the file again; it is damaged or of another origin",
     )

@@ -10,7 +10,7 @@ from spikemorph.evaluate.floats import evaluate_float
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Graph, Node
 
-KEEP = 2**18
+KEEP = 2**16
 """Numbers kept of one value over the whole calibration; the largest are always among them."""
 
 CHUNK = 64

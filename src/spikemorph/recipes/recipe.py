@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 from spikemorph.convert.files import load, save
 from spikemorph.convert.lossless import convert
@@ -17,6 +17,10 @@ from spikemorph.files import atomic_text
 from spikemorph.ir.graph import Dialect, Graph
 from spikemorph.recipes.result import Case, Progress, Result
 from spikemorph.recipes.training import Report
+
+
+Kind = Literal["float", "qnn"]
+"""Which of a recipe's two networks; part of its file name."""
 
 
 @final
@@ -59,13 +63,18 @@ class Recipe:
 
     def evaluate(self, folder: Path | None, progress: Progress, *, full: bool = False) -> Result:
         """Convert and verify the network of a folder, or the shipped one."""
-        float_graph = self._graph(folder, "float", Dialect.FLOAT)
-        integer = self._graph(folder, "qnn", Dialect.INTEGER)
+        float_graph, integer = self.graph(folder, "float"), self.graph(folder, "qnn")
         notes = _notes(self._text(folder))
         case = Case(self.name, float_graph, integer, convert(integer), self.levels, self.weight_bits, notes)
         return self.measure(case, progress, full)
 
-    def _graph(self, folder: Path | None, kind: str, dialect: Dialect) -> Graph:
+    def graph(self, folder: Path | None, kind: Kind) -> Graph:
+        """The float network or its quantised network, from a folder, or as shipped.
+
+        Raises:
+            FileError: not there, or not what it should be.
+        """
+        dialect = {"float": Dialect.FLOAT, "qnn": Dialect.INTEGER}[kind]
         file = f"{self.name}.{kind}.safetensors"
         if folder is not None:
             graph = load(folder / file)

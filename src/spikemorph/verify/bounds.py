@@ -5,16 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from spikemorph.convert.network import Spikes, SpikingNetwork
+from spikemorph.errors import GraphError
 from spikemorph.evaluate.intervals import Interval, intervals
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Node
 
-INTEGER_TYPES: Mapping[str, int] = {"int16": 2**15 - 1, "int32": 2**31 - 1, "int64": 2**63 - 1}
+INTEGER_TYPES: Mapping[str, int] = {"int16": 2**15 - 1, "int32": 2**31 - 1, "int64": 2**53}
+"""Largest magnitudes. The last is that of exact float64 integers: nothing beyond it is computed exactly."""
 
 
 def integer_type(bound: int) -> str:
-    """The narrowest type that holds every integer of this magnitude."""
-    return next(name for name, largest in INTEGER_TYPES.items() if bound <= largest)
+    """The narrowest type that holds every integer of this magnitude.
+
+    Raises:
+        GraphError: larger than any engine computes exactly.
+    """
+    for name, largest in INTEGER_TYPES.items():
+        if bound <= largest:
+            return name
+    raise GraphError(
+        where="the accumulators",
+        got=f"integers of up to {bound}",
+        known=f"at most {INTEGER_TYPES['int64']}, which float64 holds exactly",
+        do="use fewer levels or weight bits, or neurons between the products",
+    )
 
 
 def steps_bound(network: SpikingNetwork) -> int:

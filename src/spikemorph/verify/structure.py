@@ -37,9 +37,14 @@ def differences(qnn: Graph, snn: Graph) -> tuple[Difference, ...]:
     if names[0] != names[1]:
         missing = [name for name in names[0] if name not in snn.by_name]
         added = [name for name in names[1] if name not in qnn.by_name]
-        found.append(Difference("", "nodes", f"without {added}", f"without {missing}"))
-    if qnn.outputs != snn.outputs or qnn.structure != snn.structure:
-        found.append(Difference("", "outputs", str(qnn.outputs), str(snn.outputs)))
+        if missing or added:
+            found.append(Difference("", "nodes", f"without {added}", f"without {missing}"))
+        else:
+            found.append(Difference("", "order of nodes", ", ".join(names[0]), ", ".join(names[1])))
+    for part in ("outputs", "structure"):
+        left, right = getattr(qnn, part), getattr(snn, part)
+        if left != right:
+            found.append(Difference("", part, str(left), str(right)))
     for node in qnn.nodes:
         if node.name in snn.by_name:
             found += _of_node(node, snn.by_name[node.name], qnn, snn)
@@ -51,7 +56,7 @@ def _of_node(a: Node, b: Node, qnn: Graph, snn: Graph) -> list[Difference]:
         return [Difference(a.name, "op", type(a.op).__name__, type(b.op).__name__)]
     found = [
         Difference(a.name, part, str(getattr(a, part)), str(getattr(b, part)))
-        for part in ("inputs", "shape")
+        for part in ("inputs", "shape", "element_axis")
         if getattr(a, part) != getattr(b, part)
     ]
     for each in fields(a.op):

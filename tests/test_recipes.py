@@ -1,0 +1,127 @@
+"""The demo and the shipped recipes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import spikemorph as sm
+from spikemorph.convert.lossless import convert
+from spikemorph.data import Split, load
+from spikemorph.errors import MissingData
+from spikemorph.evaluate.intervals import accumulator_bounds
+from spikemorph.measure.operations import fan_out, macs, synaptic_operations
+from spikemorph.recipes import RECIPES
+from spikemorph.recipes.digits import PlainNet, ResidualNet, demo_network
+from spikemorph.recipes.result import Result
+from spikemorph.recipes.training import Schedule, shift, train
+
+REQUIRED = {
+    "recipe", "data", "samples", "metric", "float", "qnn", "snn", "neurons_compared", "neurons_different",
+    "spike_kind", "analog_inputs", "steps_max", "steps_mean", "steps_bound", "levels", "elements",
+    "spikes_per_neuron", "synaptic_operations", "macs", "energy", "seconds",
+}  # fmt: skip
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+@pytest.mark.parametrize(("name", "build"), [("digits-cnn", PlainNet), ("digits-resnet", ResidualNet)])
+def test_the_demo_trains_converts_and_verifies(name: str, build: type[nn.Module]) -> None:
+    seen: list[int] = []
+    result = demo_network(name, build, lambda line: None, lambda done, total: seen.append(done))
+    assert result.to_dict().keys() >= REQUIRED
+    assert (result.samples, seen[-1]) == (179, 179)
+    assert result.neurons_different == 0
+    assert result.lossless
+    assert result.snn == result.qnn > 95
+    assert result.float > 95
+    assert result.steps_max <= result.steps_bound
+    assert 0 < result.spikes_per_neuron < 2
+    json.dumps(result.to_dict())
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_shipped_network_is_lossless_on_its_first_test_samples(name: str) -> None:
+    recipe = RECIPES[name]
+    try:
+        test = load(name, Split.TEST)
+    except MissingData as missing:
+        pytest.skip(str(missing))
+    integer = recipe.graph(None, "qnn")
+    certificate = sm.verify(convert(integer), integer, test.x[:200])
+    assert certificate.lossless
+    assert certificate.neurons_different == 0
+    scores = sm.evaluate(integer, test.x[:200])
+    assert float((scores.argmax(1) == test.y[:200]).double().mean()) > 0.88
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_the_committed_result_is_of_the_shipped_network(name: str) -> None:
+    result = json.loads((RESULTS / f"{name}.json").read_text())
+    assert result.keys() >= REQUIRED
+    assert result["neurons_different"] == 0
+    assert result["neurons_compared"] == result["neurons"] * result["samples"]
+    integer = RECIPES[name].graph(None, "qnn")
+    neurons = sum(torch.Size(node.shape).numel() for node in integer.neurons)
+    assert result["neurons"] == neurons
+    assert max(accumulator_bounds(integer).values()) <= 2**31 - 1
+    assert result["macs"] == macs(RECIPES[name].graph(None, "float"))
+
+
+class Stop(Exception):  # noqa: N818 - it stands for a kill
+    """The run is killed."""
+
+
+def test_a_killed_training_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
+    data = load("digits", Split.TRAIN)
+    samples = (data.x[:128], data.y[:128])
+    schedule = Schedule(epochs=4, rate=1e-2, batch=32)
+
+    def fit(path: Path, kill_after: int | None) -> nn.Module:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        lines: list[str] = []
+
+        def report(line: str) -> None:
+            lines.append(line)
+            if len(lines) == kill_after:
+                raise Stop
+
+        train(
+            model,
+            lambda x, y: nn.functional.cross_entropy(model(x), y),
+            samples,
+            schedule,
+            augment=shift(1),
+            checkpoint=path,
+            report=report,
+        )
+        return model
+
+    whole = fit(tmp_path / "a.pt", None)
+    with pytest.raises(Stop):
+        fit(tmp_path / "b.pt", 2)
+    resumed = fit(tmp_path / "b.pt", None)
+    for left, right in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_operations_are_counted_by_hand() -> None:
+    """A padded 3x3 convolution: a corner feeds 4 outputs a channel, an edge 6, the inside 9."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 16, 5)).eval()
+    x = torch.ones(1, 1, 4, 4)
+    graph = sm.capture(model, x)
+    assert macs(graph) == 2 * 9 * 16 + 32 * 5
+    integer = sm.quantise(graph, x, sm.Levels(3))
+    fan = fan_out(integer, integer.by_name["0"])
+    assert fan[0].tolist() == [[8, 12, 12, 8], [12, 18, 18, 12], [12, 18, 18, 12], [8, 12, 12, 8]]
+    run = sm.simulate(sm.convert(integer), x)
+    events = sum(int(each.sum()) for each in run.layer_events.values())
+    assert synaptic_operations(run) == int(fan.sum()) + 5 * events
+
+
+def test_results_carry_what_the_command_line_promises() -> None:
+    assert {field for field in Result.__dataclass_fields__} >= REQUIRED
