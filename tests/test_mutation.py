@@ -105,11 +105,12 @@ def test_a_mutant_that_does_not_apply_exactly_once_is_told(tiny, change):
         mutate.applied(replace(ONE, **change), tiny)
 
 
-@pytest.mark.parametrize(
-    "text", ["name = 'a'", "name = 'a'\nfile = 'a'\nold = ''\nnew = ''\ntests = []\nfsat = true"]
-)
+ENTRY = "[[mutant]]\nname = 'a'\nfile = 'a'\nold = ''\nnew = ''\ntests = []\n"
+
+
+@pytest.mark.parametrize("text", ["[[mutant]]\nname = 'a'\n", f"{ENTRY}fsat = true\n"])
 def test_an_entry_that_is_no_mutant_is_told(tmp_path, text):
-    (tmp_path / "list.toml").write_text(f"[[mutant]]\n{text}\n")
+    (tmp_path / "list.toml").write_text(text)
     with pytest.raises(mutate.Misfit, match="no mutant"):
         mutate.read_mutants(tmp_path / "list.toml")
 
