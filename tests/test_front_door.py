@@ -20,7 +20,9 @@ def test_public_names_are_sorted_and_there() -> None:
 def test_nothing_else_looks_public() -> None:
     """What is not in __all__ is a folder of the package."""
     modules = {name for name, value in vars(spikemorph).items() if type(value).__name__ == "module"}
-    others = {name for name in vars(spikemorph) if not name.startswith("_")} - modules - set(spikemorph.__all__)
+    others = (
+        {name for name in vars(spikemorph) if not name.startswith("_")} - modules - set(spikemorph.__all__)
+    )
     assert others == set()
 
 

@@ -61,11 +61,19 @@ def kinds(graph: Graph) -> list[str]:
 CASES: dict[str, tuple[Callable[[Module, Tensor], Tensor], dict[str, Callable[[], nn.Module]]]] = {
     "norm after relu before padding": (
         lambda m, x: m.b(F.relu(m.n(F.relu(m.a(x))))),
-        {"a": lambda: nn.Conv2d(3, 5, 3), "n": lambda: wild_norm(5), "b": lambda: nn.Conv2d(5, 4, 3, padding=2)},
+        {
+            "a": lambda: nn.Conv2d(3, 5, 3),
+            "n": lambda: wild_norm(5),
+            "b": lambda: nn.Conv2d(5, 4, 3, padding=2),
+        },
     ),
     "norm straight into a padded convolution": (
         lambda m, x: m.b(m.n(F.relu(m.a(x)))),
-        {"a": lambda: nn.Conv2d(3, 5, 3), "n": lambda: wild_norm(5), "b": lambda: nn.Conv2d(5, 4, 3, padding=1)},
+        {
+            "a": lambda: nn.Conv2d(3, 5, 3),
+            "n": lambda: wild_norm(5),
+            "b": lambda: nn.Conv2d(5, 4, 3, padding=1),
+        },
     ),
     "normalisation inside the model": (
         lambda m, x: F.relu(m.a((x - 0.45) / 0.22)),
@@ -101,7 +109,11 @@ CASES: dict[str, tuple[Callable[[Module, Tensor], Tensor], dict[str, Callable[[]
     ),
     "linear bottlenecks with skips": (
         lambda m, x: m.c(m.b(m.a(x)) + m.a(x)) + m.a(x),
-        {"a": lambda: nn.Conv2d(3, 4, 1), "b": lambda: nn.Conv2d(4, 4, 3, 1, 1), "c": lambda: nn.Conv2d(4, 4, 1)},
+        {
+            "a": lambda: nn.Conv2d(3, 4, 1),
+            "b": lambda: nn.Conv2d(4, 4, 3, 1, 1),
+            "c": lambda: nn.Conv2d(4, 4, 1),
+        },
     ),
     "concat of different units": (
         lambda m, x: m.b(torch.cat([F.relu(m.a(x)), 10 * torch.sigmoid(m.a(x)), x], 1)),
@@ -125,7 +137,11 @@ CASES: dict[str, tuple[Callable[[Module, Tensor], Tensor], dict[str, Callable[[]
     ),
     "channel shuffle": (
         lambda m, x: m.b(m.n(F.relu(m.a(x))).reshape(-1, 2, 3, 8, 8).transpose(1, 2).reshape(-1, 6, 8, 8)),
-        {"a": lambda: nn.Conv2d(3, 6, 1), "n": lambda: wild_norm(6), "b": lambda: nn.Conv2d(6, 4, 3, padding=1)},
+        {
+            "a": lambda: nn.Conv2d(3, 6, 1),
+            "n": lambda: wild_norm(6),
+            "b": lambda: nn.Conv2d(6, 4, 3, padding=1),
+        },
     ),
     "relu on the input, halves, maximum over channels": (
         lambda m, x: torch.cat([F.relu(x).chunk(2, 3)[1].amax(1, keepdim=True), m.a(x)[:, :1, :, ::2]], 1),

@@ -159,7 +159,9 @@ def test_the_count_penalty_makes_fewer_spikes() -> None:
 def test_overrides_reach_the_named_module_alone() -> None:
     data = load("digits", Split.TRAIN)
     graph = sm.capture(PlainNet().eval(), data.x[:2])
-    levels = Levels(3, 4, overrides={"features.0": Override(weight_bits=8), "features.5": Override(activation=7)})
+    levels = Levels(
+        3, 4, overrides={"features.0": Override(weight_bits=8), "features.5": Override(activation=7)}
+    )
     integer = sm.quantise(graph, data.x[:64], levels)
     assert int(integer.tensors["features.0.weight"].abs().max()) > 7
     assert int(integer.tensors["features.3.weight"].abs().max()) <= 7
@@ -172,7 +174,9 @@ def test_per_channel_units_are_used_where_consumers_absorb_them() -> None:
     data = load("digits", Split.TRAIN)
     graph = sm.capture(PlainNet().eval(), data.x[:2])
     network = sm.trainable(graph, Levels(15, granularity=PerChannel()), data.x[:64])
-    wide = {node.name: node.op.per_channel for node in network.graph.nodes if isinstance(node.op, ops.Quantiser)}
+    wide = {
+        node.name: node.op.per_channel for node in network.graph.nodes if isinstance(node.op, ops.Quantiser)
+    }
     assert wide == {"features.2": True, "features.5": True, "features.9": True}
     plain = sm.quantise(graph, data.x[:256], Levels(7))
     fine = sm.quantise(graph, data.x[:256], Levels(7, granularity=PerChannel()))

@@ -60,7 +60,14 @@ def brute(chain: tuple[object, ...], x: Tensor, step: float, lo: int, hi: int) -
     signed=st.booleans(),
 )
 def test_a_table_is_its_function_at_every_integer(
-    chain: list[fn.Function], affine: bool, unit: float, gain: float, rest: float, step: float, p: int, signed: bool
+    chain: list[fn.Function],
+    affine: bool,
+    unit: float,
+    gain: float,
+    rest: float,
+    step: float,
+    p: int,
+    signed: bool,
 ) -> None:
     links: tuple[fn.Function | Affine, ...] = tuple(chain)
     if affine and len(links) > 1:

@@ -269,9 +269,10 @@ def run(chosen: Chosen, steps: int | None, *, layers: bool, as_json: bool) -> in
     runs = []
     with output.Bars() as bars:
         bar = bars.bar("samples")
-        for start in range(0, len(x), CHUNK):
-            runs.append(simulate(network, x[start : start + CHUNK], steps=steps, engine=engine))
-            bar(min(start + CHUNK, len(x)), len(x))
+        size = network.graph.samples_at_once(CHUNK)
+        for start in range(0, len(x), size):
+            runs.append(simulate(network, x[start : start + size], steps=steps, engine=engine))
+            bar(min(start + size, len(x)), len(x))
     sample_steps = torch.cat([each.sample_steps for each in runs]).double()
     spikes = {name: sum(int(each.layer_spikes[name].sum()) for each in runs) for name in runs[0].layer_spikes}
     neurons = sum(int(torch.Size(node.shape).numel()) for node in network.graph.neurons)

@@ -30,7 +30,7 @@ INTEGERS.rule(*(LINEAR_OPS & ops.INTEGER_OPS))(
 )
 
 CHUNK = 256
-"""Samples evaluated at once: bounds memory, changes no number."""
+"""Most samples evaluated at once: bounds memory, changes no number."""
 
 
 @INTEGERS.rule(ops.Mul)
@@ -86,8 +86,9 @@ def evaluate_integers(graph: Graph, x: Samples) -> dict[str, Tensor]:
     """
     counts = input_counts(graph, x)
     parts: list[dict[str, Tensor]] = []
-    for start in range(0, counts[0].shape[0], CHUNK):
-        values = evaluate_counts(graph, tuple(each[start : start + CHUNK] for each in counts))
+    size = graph.samples_at_once(CHUNK)
+    for start in range(0, counts[0].shape[0], size):
+        values = evaluate_counts(graph, tuple(each[start : start + size] for each in counts))
         parts.append({node.name: values[node.name].to(torch.int64) for node in graph.readouts})
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
@@ -106,7 +107,8 @@ def evaluate(graph: Graph, x: Samples) -> Any:
         return decode(graph, evaluate_integers(graph, x))
     inputs = tuple(each.to(torch.float32) for each in as_inputs(graph, x))
     parts = []
-    for start in range(0, inputs[0].shape[0], CHUNK):
-        values = evaluate_float(graph, tuple(each[start : start + CHUNK] for each in inputs), keep=False)
+    size = graph.samples_at_once(CHUNK)
+    for start in range(0, inputs[0].shape[0], size):
+        values = evaluate_float(graph, tuple(each[start : start + size] for each in inputs), keep=False)
         parts.append([values[name] for name in graph.outputs])
     return structure.build(graph.structure, [torch.cat(leaf) for leaf in zip(*parts, strict=True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -108,6 +109,11 @@ class Graph:
     def body(self) -> tuple[Node, ...]:
         """All nodes but the host ops."""
         return tuple(node for node in self.nodes if not isinstance(node.op, HOST))
+
+    def samples_at_once(self, most: int) -> int:
+        """A batch of at most `most` whose values all together stay below 2**26 numbers."""
+        numbers = sum(math.prod(node.shape) for node in self.nodes)
+        return max(1, min(most, 2**26 // max(numbers, 1)))
 
     def with_nodes(
         self,

@@ -144,5 +144,6 @@ def _row(node: Node, graph: Graph, planned: Graph | None) -> Row:
         if isinstance(made.op, ops.Quantiser):
             reason = f"{reason}, counts {made.op.lo}..{made.op.hi}"
     if not graph.consumers[node.name] and node.name not in graph.outputs:
-        fate, reason = "removed", "no output needs it"
+        unread = "no output needs it" if planned is not None else "only refused operations read it"
+        fate, reason = "removed" if planned is not None else fate, unread
     return Row(node.name, name, str(node.origin), fate, reason)

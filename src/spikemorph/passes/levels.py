@@ -50,7 +50,8 @@ class Percentile:
     percent: float = 99.9
 
     def __post_init__(self) -> None:
-        if not isinstance(self.percent, int | float) or not 0 < self.percent <= 100:
+        real = isinstance(self.percent, int | float) and not isinstance(self.percent, bool)
+        if not real or not 0 < self.percent <= 100:
             raise LevelsError(
                 where="Percentile(percent)",
                 got=repr(self.percent),

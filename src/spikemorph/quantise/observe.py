@@ -25,7 +25,7 @@ def observe(graph: Graph, calibration: Batches) -> dict[str, Tensor]:
     kept: dict[str, list[Tensor]] = {
         node.name: [] for node in graph.nodes if isinstance(node.op, ops.Input | ops.Quantiser)
     }
-    for inputs in batches(graph, calibration, size=CHUNK, where="calibration"):
+    for inputs in batches(graph, calibration, size=graph.samples_at_once(CHUNK), where="calibration"):
         values = evaluate_float(graph, inputs)
         for name, parts in kept.items():
             parts.append(rows_of(graph.by_name[name], values[name]))

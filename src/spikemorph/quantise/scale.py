@@ -50,10 +50,10 @@ def _percentile(reach: Tensor, percent: float) -> Tensor:
 
 
 def _least_squares(x: Tensor, lo: int, hi: int, largest: Tensor) -> Tensor:
-    """The best of 100 candidates between 1/100 of the full reach and a little over it."""
+    """The best of 60 candidates between 1/30 of the full reach and a little over it."""
     best = largest.clone()
     error = torch.full_like(largest, torch.inf)
-    for factor in torch.logspace(-2, 0.02, 100, dtype=torch.float64).tolist():
+    for factor in torch.logspace(-1.5, 0.02, 60, dtype=torch.float64).tolist():
         unit = (largest * factor).clamp(min=TINY).unsqueeze(1)
         now = (x - unit * (x / unit + 0.5).floor().clamp(lo, hi)).square().sum(1)
         best = torch.where(now < error, unit.squeeze(1), best)

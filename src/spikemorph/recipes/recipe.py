@@ -18,7 +18,6 @@ from spikemorph.ir.graph import Dialect, Graph
 from spikemorph.recipes.result import Case, Progress, Result
 from spikemorph.recipes.training import Report
 
-
 Kind = Literal["float", "qnn"]
 """Which of a recipe's two networks; part of its file name."""
 

@@ -137,7 +137,7 @@ def verify(
         )
     engine = Dense() if engine is None else engine
     books = _Books()
-    for inputs in batches(graph, data, size=CHUNK, where="verification data"):
+    for inputs in batches(graph, data, size=graph.samples_at_once(CHUNK), where="verification data"):
         run = _compare_batch(network, graph, inputs, engine, books)
         if watch is not None:
             watch(run)
