@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from graphs import network, product, random_counts, random_integer_graph, two_layers, weighted_neuron
+from graphs import Builder, network, product, random_counts, random_integer_graph, two_layers, weighted_neuron
 from spikemorph.convert.lossless import Lossless, convert
 from spikemorph.convert.network import Analog, Graded, Spikes, SpikingNetwork, Ternary
 from spikemorph.errors import DataError, FileError, GraphError
@@ -287,6 +287,23 @@ def test_the_bound_is_reached_and_not_more() -> None:
     assert steps_bound(network(two_layers())) == 4
     assert steps_bound(network(two_layers(), Ternary(), Spikes())) == 10
     assert steps_bound(network(two_layers(), Graded(2), Spikes())) == 5
+
+
+def test_the_longest_path_and_the_start_at_zero_count() -> None:
+    b = Builder()
+    x = b.input(0, (1,), -9, 9)
+    short = b.neuron(x, 1, 3, [4, 8])  # counts 1..3 that start at 0: three steps, not two
+    long = b.neuron(b.linear(short, [[1]]), 0, 5, [1, 2, 3, 4, 5])
+    graph = b.graph(b.readout(b.add(ops.Add((1, -1)), long, short, bound=8)))
+    assert steps_bound(convert(graph)) == 3 + 5
+    assert accumulator_bounds(graph)[short.name] == 9
+    made = verify(convert(graph), graph, torch.tensor([[4.5], [-4.5]]))
+    assert (made.lossless, made.steps_max) == (True, 3)
+
+    b = Builder()
+    alone = b.graph(b.readout(b.neuron(b.input(0, (1,), -9, 9), 2, 3, [4])))
+    made = verify(convert(alone), alone, torch.tensor([[4.5]]))
+    assert (made.steps_bound, made.steps_max) == (3, 3)
 
 
 def test_the_narrowest_integer_type_is_chosen() -> None:
