@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spikemorph.evaluate.functions import apply
+from spikemorph.evaluate.functions import apply, never_negative, non_decreasing, turning_points
 from spikemorph.evaluate.steps import step_function
 from spikemorph.ir import functions as fn
 from spikemorph.ir.ops import Affine, Neuron, Quantiser
@@ -30,6 +32,10 @@ FUNCTIONS = [
     fn.Gelu(tanh=True),
     fn.Elu(),
     fn.Elu(alpha=-0.5),
+    fn.Elu(alpha=-0.4, scale=-0.6),
+    fn.Elu(alpha=0.4, scale=-0.6),
+    fn.Softplus(beta=-1.0),
+    fn.Clamp(0.5, -1.0),
     fn.Softplus(),
     fn.Abs(),
 ]
@@ -97,6 +103,19 @@ def test_breakpoints_are_sorted_and_values_stay_in_range(function: fn.Function) 
     if table.values is not None:
         assert int(table.values.min()) >= -8
         assert int(table.values.max()) <= 8
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=str)
+def test_what_is_said_of_a_function_is_true(function: fn.Function) -> None:
+    """Its sign decides the counts' range, its turning points where tables are searched."""
+    x = torch.linspace(-12, 12, 24001, dtype=torch.float64)
+    y = apply(function, x)
+    assert not never_negative(function) or bool((y >= 0).all())
+    assert not non_decreasing(function) or bool((y.diff() >= -1e-12).all())
+    edges = [-12.0, *turning_points(function), 12.0]
+    for left, right in pairwise(edges):
+        slope = y[(x >= left) & (x <= right)].diff()
+        assert bool((slope >= -1e-9).all()) or bool((slope <= 1e-9).all())
 
 
 def test_ties_go_up() -> None:

@@ -294,8 +294,9 @@ def test_the_longest_path_and_the_start_at_zero_count() -> None:
     x = b.input(0, (1,), -9, 9)
     short = b.neuron(x, 1, 3, [4, 8])  # counts 1..3 that start at 0: three steps, not two
     long = b.neuron(b.linear(short, [[1]]), 0, 5, [1, 2, 3, 4, 5])
-    graph = b.graph(b.readout(b.add(ops.Add((1, -1)), long, short, bound=8)))
-    assert steps_bound(convert(graph)) == 3 + 5
+    last = b.neuron(b.add(ops.Add((1, -1)), long, short, bound=8), 0, 1, [1])
+    graph = b.graph(b.readout(last))
+    assert steps_bound(convert(graph)) == 3 + 5 + 1
     assert accumulator_bounds(graph)[short.name] == 9
     made = verify(convert(graph), graph, torch.tensor([[4.5], [-4.5]]))
     assert (made.lossless, made.steps_max) == (True, 3)

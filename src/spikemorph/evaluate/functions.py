@@ -55,8 +55,8 @@ def turning_points(function: fn.Function) -> tuple[float, ...]:
             return (0.0,)
         case fn.LeakyRelu(slope):
             return (0.0,) if slope < 0 else ()
-        case fn.Elu(alpha, scale):
-            return (0.0,) if alpha * scale < 0 else ()
+        case fn.Elu(alpha, _):
+            return (0.0,) if alpha < 0 else ()
         case _:
             return ()
 
@@ -71,10 +71,12 @@ def non_decreasing(function: fn.Function) -> bool:
 def never_negative(function: fn.Function) -> bool:
     """Whether function(x) >= 0 for every x: its counts are unsigned."""
     match function:
-        case fn.Relu() | fn.Sigmoid() | fn.HardSigmoid() | fn.Softplus() | fn.Abs():
+        case fn.Relu() | fn.Sigmoid() | fn.HardSigmoid() | fn.Abs():
             return True
-        case fn.Clamp(lo, _):
-            return lo is not None and lo >= 0
+        case fn.Softplus(beta):
+            return beta > 0
+        case fn.Clamp(lo, hi):
+            return lo is not None and lo >= 0 and (hi is None or hi >= 0)
         case fn.LeakyRelu(slope):
             return slope <= 0
         case _:

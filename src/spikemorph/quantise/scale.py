@@ -29,7 +29,7 @@ def choose_unit(samples: Tensor, lo: int, hi: int, observer: Observer) -> Tensor
         case Percentile(percent):
             unit = torch.stack([_percentile(row, percent) for row in reach])
         case LeastSquares():
-            unit = _least_squares(x, lo, hi, largest)
+            unit = _least_squares(x.float(), lo, hi, largest.float()).double()
         case _:
             assert_never(observer)
     return torch.where(largest > TINY, unit.clamp(min=TINY), torch.full_like(unit, 1.0 / hi))
@@ -50,12 +50,13 @@ def _percentile(reach: Tensor, percent: float) -> Tensor:
 
 
 def _least_squares(x: Tensor, lo: int, hi: int, largest: Tensor) -> Tensor:
-    """The best of 60 candidates between 1/30 of the full reach and a little over it."""
+    """The best of the full reach and 60 candidates between 1/30 of it and a little more."""
     best = largest.clone()
     error = torch.full_like(largest, torch.inf)
-    for factor in torch.logspace(-1.5, 0.02, 60, dtype=torch.float64).tolist():
+    for factor in (1.0, *torch.logspace(-1.5, 0.02, 60, dtype=torch.float64).tolist()):
         unit = (largest * factor).clamp(min=TINY).unsqueeze(1)
-        now = (x - unit * (x / unit + 0.5).floor().clamp(lo, hi)).square().sum(1)
+        grid = (x / unit).round_().clamp_(lo, hi).mul_(unit)
+        now = grid.sub_(x).square_().sum(1)
         best = torch.where(now < error, unit.squeeze(1), best)
         error = torch.minimum(now, error)
     return best
