@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from graphs import network, random_counts, random_integer_graph
-from spikemorph.convert.network import Analog, Encoding, Graded, Spike, SpikingNetwork, Spikes, Ternary
+from spikemorph.convert.network import Analog, Encoding, Graded, Spike, Spikes, SpikingNetwork, Ternary
 from spikemorph.errors import RunError
 from spikemorph.evaluate.integers import evaluate_counts
 from spikemorph.run.dense import Dense

@@ -200,7 +200,12 @@ def test_a_value_with_two_readers_ends_its_chain() -> None:
     graph = planned(lambda m, x: torch.tanh(F.relu(m.a(x))) + F.relu(m.a(x)), a=nn.Conv2d(3, 4, 1))
     chains = [len(node.op.chain) for node in graph.nodes if isinstance(node.op, ops.Quantiser)]
     assert chains == [2, 1]
-    shared = planned(lambda m, x: (lambda y: torch.tanh(y) + y)(F.relu(m.a(x))), a=nn.Conv2d(3, 4, 1))
+
+    def twice(m: Module, x: Tensor) -> Tensor:
+        y = F.relu(m.a(x))
+        return torch.tanh(y) + y
+
+    shared = planned(twice, a=nn.Conv2d(3, 4, 1))
     assert [len(node.op.chain) for node in shared.nodes if isinstance(node.op, ops.Quantiser)] == [1, 1]
 
 

@@ -17,7 +17,7 @@ from spikemorph.evaluate.floats import evaluate_float
 from spikemorph.evaluate.integers import evaluate_counts
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Dialect, Graph
-from spikemorph.levels import LeastSquares, Levels, Max, Override, PerChannel, Percentile, PerTensor
+from spikemorph.levels import LeastSquares, Levels, Max, Override, Percentile, PerChannel, PerTensor
 from spikemorph.passes.plan import sources_of_outputs
 from spikemorph.quantise import QuantisedNetwork
 from spikemorph.quantise.inputs import input_grid

@@ -71,7 +71,7 @@ def test_the_committed_result_is_of_the_shipped_network(name: str) -> None:
     assert result["macs"] == macs(RECIPES[name].graph(None, "float"))
 
 
-class Stop(Exception):  # noqa: N818 - it stands for a kill
+class Stop(Exception):
     """The run is killed."""
 
 
@@ -124,4 +124,4 @@ def test_operations_are_counted_by_hand() -> None:
 
 
 def test_results_carry_what_the_command_line_promises() -> None:
-    assert {field for field in Result.__dataclass_fields__} >= REQUIRED
+    assert set(Result.__dataclass_fields__) >= REQUIRED
