@@ -234,3 +234,19 @@ def test_inputs_of_several_batches() -> None:
 def test_a_float_graph_checks_its_inputs_as_well() -> None:
     parts = ("input 'input'", "shape (2, 4)", "[batch >= 1, 3]", SHAPED)
     says(DataError, lambda: sm.evaluate(captured(), torch.zeros(2, 4)), *parts)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("observer", "max"),
+        ("weight_observer", 3),
+        ("granularity", "channel"),
+        ("input", 8),
+        ("overrides", None),
+        ("overrides", {"0": 3}),
+    ],
+)
+def test_levels_take_choices_not_words(field: str, value: object) -> None:
+    with pytest.raises(LevelsError, match=rf"^Levels\({field}\)"):
+        sm.Levels(**{field: value})  # type: ignore[arg-type]

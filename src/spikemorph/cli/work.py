@@ -33,6 +33,7 @@ from spikemorph.recipes.digits import demo as run_demo
 from spikemorph.recipes.result import accuracy
 from spikemorph.run.dense import Dense
 from spikemorph.run.reference import Reference
+from spikemorph.run.result import Run
 from spikemorph.run.simulate import Engine, simulate
 from spikemorph.verify.bounds import integer_type, steps_bound
 from spikemorph.verify.certificate import Certificate, analog_inputs, spike_kind
@@ -217,7 +218,7 @@ def verify(
         made, disagreements = recheck_certificate(_read(recheck), network, graph, x, engine=engine)
         complaints += disagreements
     else:
-        made = verify_network(network, graph, x, engine=engine)
+        made = _verified(network, graph, x, engine)
     if certificate is not None:
         atomic_text(certificate, made.to_json())
     ok = made.lossless and not complaints
@@ -226,6 +227,19 @@ def verify(
     else:
         _show_certificate(made, complaints)
     return 0 if ok else 1
+
+
+def _verified(network: SpikingNetwork, graph: Graph, x: Tensor, engine: Engine) -> Certificate:
+    done = 0
+    with output.Bars() as bars:
+        bar = bars.bar("samples")
+
+        def watch(run: Run) -> None:
+            nonlocal done
+            done += len(run.settled)
+            bar(done, len(x))
+
+        return verify_network(network, graph, x, engine=engine, watch=watch)
 
 
 def _integer_graph(path: Path) -> Graph:

@@ -20,6 +20,16 @@ def _whole(where: str, value: object, lo: int, hi: int) -> None:
         )
 
 
+def _kind(where: str, value: object, kinds: tuple[type, ...]) -> None:
+    if not isinstance(value, kinds):
+        raise LevelsError(
+            where=where,
+            got=repr(value),
+            known=", ".join(f"{kind.__name__}(...)" for kind in kinds),
+            do="pass one of these; they are in spikemorph.levels",
+        )
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class PerTensor:
@@ -125,6 +135,19 @@ class Levels:
         _whole("Levels(skip_bits)", self.skip_bits, 4, 15)
         if self.identity is not None:
             _whole("Levels(identity)", self.identity, 1, 255)
+        _kind("Levels(observer)", self.observer, (Max, Percentile, LeastSquares))
+        _kind("Levels(weight_observer)", self.weight_observer, (Max, Percentile, LeastSquares))
+        _kind("Levels(granularity)", self.granularity, (PerTensor, PerChannel))
+        _kind("Levels(input)", self.input, (Analog,))
+        if not isinstance(self.overrides, Mapping):
+            raise LevelsError(
+                where="Levels(overrides)",
+                got=repr(self.overrides),
+                known="a mapping from module path to Override(...)",
+                do='use {"features.0": Override(weight_bits=8)}',
+            )
+        for path, each in self.overrides.items():
+            _kind(f"Levels(overrides), {path!r}", each, (Override,))
 
     def activation_of(self, module: str) -> int:
         """p of the neurons of a module."""
