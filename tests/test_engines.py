@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
+import spikemorph as sm
 from graphs import network, random_counts, random_integer_graph
 from spikemorph.convert.network import Analog, Encoding, Graded, Spike, Spikes, SpikingNetwork, Ternary
 from spikemorph.errors import RunError
@@ -162,3 +163,12 @@ def test_impossible_steps_are_refused(steps: object) -> None:
     x = tuple(torch.zeros(1, *node.shape) for node in net.graph.inputs)
     with pytest.raises(RunError, match="whole number of at least 1"):
         simulate(net, x, steps=steps)  # type: ignore[arg-type]
+
+
+def test_values_without_axes_run_like_any_other() -> None:
+    """Samples of shape [batch]: a network on plain numbers."""
+    x = torch.linspace(-1, 2, 9)
+    integer = sm.quantise(sm.capture(nn.Sequential(nn.ReLU()).eval(), x), x, sm.Levels(7))
+    certificate = sm.verify(sm.convert(integer), integer, x)
+    assert certificate.lossless
+    assert certificate.samples == 9

@@ -46,6 +46,12 @@ def says(error: type[SpikemorphError], call: Callable[[], object], *parts: str) 
 
 
 # ---------------------------------------------------------------- choices
+NO_FLOATS = (
+    "floating-point numbers, on the scale the network was trained on",
+    "convert images with x.float() / 255, other data with x.float()",
+)
+
+
 @pytest.mark.parametrize("value", [0, 256, -1, 15.0, "15", True, None])
 def test_levels_activation(value: Any) -> None:
     call = lambda: sm.Levels(activation=value)  # noqa: E731
@@ -188,11 +194,11 @@ BAD_INPUTS: list[tuple[Any, tuple[str, str, str, str]]] = [
     ),
     (
         torch.zeros(1, 2, dtype=torch.bool),
-        ("input 'input0'", "dtype torch.bool", "real numbers", "convert with .float()"),
+        ("input 'input0'", "dtype torch.bool", *NO_FLOATS),
     ),
     (
         torch.zeros(1, 2, dtype=torch.complex64),
-        ("input 'input0'", "dtype torch.complex64", "real numbers", "convert with .float()"),
+        ("input 'input0'", "dtype torch.complex64", *NO_FLOATS),
     ),
     (
         torch.tensor([[0.0, 0.0], [0.0, torch.nan]]),
@@ -250,3 +256,56 @@ def test_a_float_graph_checks_its_inputs_as_well() -> None:
 def test_levels_take_choices_not_words(field: str, value: object) -> None:
     with pytest.raises(LevelsError, match=rf"^Levels\({field}\)"):
         sm.Levels(**{field: value})  # type: ignore[arg-type]
+
+
+def batches_as_a_tuple() -> object:
+    return sm.verify(network(two_layers()), two_layers(), (torch.zeros(2, 1),) * 3)
+
+
+@pytest.mark.parametrize(
+    "slip",
+    [
+        lambda: sm.convert(two_layers(), sm.Ternary()),
+        lambda: sm.convert(nn.Identity()),
+        lambda: sm.Lossless(sm.Ternary),
+        lambda: sm.Lossless(input="spikes"),
+        lambda: sm.Lossless(input=sm.Spikes),
+        lambda: sm.convert(two_layers(), sm.Lossless(input=sm.Analog(bits=1))),
+        lambda: sm.simulate(two_layers(), torch.zeros(1, 1)),
+        lambda: sm.simulate(network(two_layers()), torch.zeros(1, 1), engine="dense"),
+        lambda: sm.simulate(network(two_layers()), torch.zeros(1, 1), engine=sm.Dense),
+        lambda: sm.simulate(network(two_layers()), torch.zeros(1, 1), record="all"),
+        lambda: sm.simulate(network(two_layers()), torch.zeros(1, 1), record=sm.Everything),
+        lambda: sm.evaluate(network(two_layers()), torch.zeros(1, 1)),
+        lambda: sm.verify(two_layers(), network(two_layers()), torch.zeros(1, 1)),
+        lambda: sm.quantise(two_layers(), torch.zeros(1, 1), 15),
+        lambda: sm.freeze(nn.Identity()),
+        lambda: sm.save(3, "x.safetensors"),
+        lambda: sm.load(3),
+        lambda: sm.Dense("cudax"),
+        lambda: sm.Dense("meta"),
+        batches_as_a_tuple,
+    ],
+)
+def test_slips_of_the_hand_are_refused_in_four_parts(slip: Callable[[], object]) -> None:
+    with pytest.raises(SpikemorphError, match=r"\n  known: .*\n  do:    "):
+        slip()
+
+
+def diverged() -> Any:
+    graph = sm.capture(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)).eval(), torch.rand(2, 2))
+    return sm.trainable(graph, sm.Levels(), torch.rand(9, 2))
+
+
+@pytest.mark.parametrize("kind", ["log_steps", "log_units", "values"])
+def test_a_training_that_diverged_is_named(kind: str) -> None:
+    twin = diverged()
+    parameter = next(each for name, each in twin.named_parameters() if name.startswith(kind))
+    parameter.data.reshape(-1)[0] = torch.nan
+    with pytest.raises(DataError, match=rf"^{kind} of '.+': NaN or infinite numbers"):
+        sm.freeze(twin)
+
+
+def test_a_calibration_of_zeros_is_refused() -> None:
+    with pytest.raises(DataError, match="zeros alone"):
+        diverged().calibrate(torch.zeros(4, 2))

@@ -19,6 +19,7 @@ from spikemorph.ir import ops
 from spikemorph.ir.graph import Graph
 from spikemorph.levels import Levels, Max
 from spikemorph.passes import plan
+from spikemorph.passes.inspection import FATES
 from spikemorph.passes.lower import LARGEST_DENOMINATOR, rational
 from spikemorph.passes.patterns import rearranged
 from spikemorph.passes.runner import Pass, run_passes
@@ -282,3 +283,19 @@ def test_a_broken_promise_names_the_pass() -> None:
     broken = Pass("broken", lambda each: each.with_nodes(each.nodes[:-1]))
     with pytest.raises(GraphError, match=r"pass broken \(after: lazy\)"):
         run_passes(graph, (Pass("lazy", lambda each: each), broken))
+
+
+def test_inspect_knows_every_op_that_capture_makes() -> None:
+    """Flips and rolls become index maps; nothing that converts may be missing from the table."""
+    model = Module(lambda m, x: F.relu(m.a(x.flip(3).roll(1, 2).clip(min=0))), a=nn.Conv2d(3, 4, 1)).eval()
+    found = sm.inspect(model, torch.rand(2, 3, 8, 8))
+    assert found.convertible
+    assert {row.fate for row in found.rows} >= {"input", "linear", "neuron"}
+    assert set(FATES) >= ops.FLOAT_OPS
+
+
+def test_inspect_does_not_take_a_refused_result_for_an_input() -> None:
+    model = Module(lambda m, x: F.relu(m.n(m.a(x))), a=nn.Conv2d(3, 4, 1), n=nn.GroupNorm(2, 4)).eval()
+    rows = sm.inspect(model, torch.rand(2, 3, 8, 8)).rows
+    assert [row.fate for row in rows].count("input") == 1
+    assert "refused" in {row.fate for row in rows}

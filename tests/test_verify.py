@@ -30,7 +30,14 @@ from spikemorph.run.record import Everything, Record
 from spikemorph.run.reference import Reference
 from spikemorph.run.result import Run
 from spikemorph.verify.bounds import integer_type, steps_bound
-from spikemorph.verify.certificate import FirstDifference, network_hash, parse_certificate, recheck, verify
+from spikemorph.verify.certificate import (
+    FirstDifference,
+    emitters,
+    network_hash,
+    parse_certificate,
+    recheck,
+    verify,
+)
 
 torch.set_num_threads(1)
 
@@ -72,7 +79,7 @@ def test_a_converted_network_is_lossless_and_its_certificate_says_what_ran(
     assert (made.steps_max, made.spikes, made.events) == (int(run.sample_steps.max()), run.spikes, run.events)
     assert made.steps_mean == pytest.approx(float(run.sample_steps.double().mean()))
     assert made.steps_mean <= made.steps_p999 <= made.steps_max <= made.steps_bound
-    assert made.spikes_per_neuron == pytest.approx(run.spikes / max(3 * neurons, 1))
+    assert made.spikes_per_neuron == pytest.approx(run.spikes / max(3 * emitters(net), 1))
     assert made.spike_kind == ("ternary" if method.spike == Ternary() else "graded(3)")
     assert made.analog_inputs == ("none" if method.input == Spikes() else "input, injected once at step 0")
     assert made.accumulator_bounds.keys() == {node.name for node in (*graph.neurons, *graph.readouts)}
@@ -372,7 +379,7 @@ def test_empty_data_is_refused(data: Any) -> None:
         (torch.zeros(4, 3), "input 'input0'", "shape (4, 3)"),
         (torch.tensor(1.0), "input 'input0'", "shape ()"),
         ((torch.tensor(1.0),), "input 'input0'", "shape ()"),
-        ((torch.zeros(4, 2), torch.zeros(4, 2), torch.zeros(4)), "", ""),
+        ((torch.zeros(4, 2),) * 3, "verification data", "a tuple of 3 tensors"),
         ([{"x": torch.zeros(4, 2)}], "verification data", "a batch of type dict"),
         (3, "verification data", "int"),
     ],

@@ -9,7 +9,7 @@
     ├── GraphError            a graph that breaks the rules of its dialect
     ├── FileError             a network file that cannot be trusted or read
     ├── RunError              a simulation that was asked for the impossible
-    └── UsageError            command line arguments, model references
+    └── UsageError            arguments of the wrong kind, command line, model references
 
 Every message has four parts: where, got, known, do.
 """
@@ -61,7 +61,18 @@ class RunError(SpikemorphError, ValueError):
 
 
 class UsageError(SpikemorphError, ValueError):
-    """A command line argument or model reference is wrong."""
+    """An argument of the wrong kind, on the command line or in Python."""
+
+
+def expect(where: str, value: object, kinds: tuple[type, ...], do: str) -> None:
+    """Nothing, where the value is of one of these kinds.
+
+    Raises:
+        UsageError: it is of another.
+    """
+    if not isinstance(value, kinds):
+        got = f"the class {value.__name__} itself" if isinstance(value, type) else type(value).__name__
+        raise UsageError(where=where, got=got, known=" or ".join(kind.__name__ for kind in kinds), do=do)
 
 
 class Offence(SpikemorphError):

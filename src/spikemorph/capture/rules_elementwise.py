@@ -76,7 +76,7 @@ _register(("threshold",), _threshold)
 _register(("leaky_relu",), lambda call: fn.LeakyRelu(float(call.args["negative_slope"])))
 
 
-@RULES("clamp", "clamp_min", "clamp_max", "hardtanh")
+@RULES("clamp", "clip", "clamp_min", "clamp_max", "hardtanh")
 def _clamp(ctx: Context, call: Call) -> Value:
     lo = _bound(call, call.args.get("min", call.args.get("min_val")))
     hi = _bound(call, call.args.get("max", call.args.get("max_val")))

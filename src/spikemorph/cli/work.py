@@ -19,6 +19,7 @@ from spikemorph.convert.lossless import convert as convert_graph
 from spikemorph.convert.network import Analog, Spikes, SpikingNetwork
 from spikemorph.data import Split
 from spikemorph.errors import FileError, UsageError
+from spikemorph.evaluate.encode import saturated
 from spikemorph.evaluate.intervals import accumulator_bounds
 from spikemorph.files import atomic_text, check_target
 from spikemorph.ir.graph import Dialect, Graph
@@ -36,7 +37,7 @@ from spikemorph.run.reference import Reference
 from spikemorph.run.result import Run
 from spikemorph.run.simulate import Engine, simulate
 from spikemorph.verify.bounds import integer_type, steps_bound
-from spikemorph.verify.certificate import Certificate, analog_inputs, spike_kind
+from spikemorph.verify.certificate import Certificate, analog_inputs, emitters, spike_kind
 from spikemorph.verify.certificate import recheck as recheck_certificate
 from spikemorph.verify.certificate import verify as verify_network
 
@@ -225,7 +226,10 @@ def verify(
     if as_json:
         output.emit_json({**asdict(made), "ok": ok, "complaints": list(complaints)})
     else:
-        _show_certificate(made, complaints)
+        notes = [f"{recheck}: the certificate is confirmed"] if recheck is not None and ok else []
+        if qnn is None:
+            notes.append("compared with the graph in the file, by its hash the one it was converted from")
+        _show_certificate(made, complaints, notes if ok else [])
     return 0 if ok else 1
 
 
@@ -267,7 +271,7 @@ def _read(path: Path) -> str:
         ) from error
 
 
-def _show_certificate(made: Certificate, complaints: tuple[str, ...]) -> None:
+def _show_certificate(made: Certificate, complaints: tuple[str, ...], notes: list[str]) -> None:
     skipped = ("structural_differences", "first_difference", "accumulator_bounds", "accumulator_types")
     rows = [[key, str(value)] for key, value in asdict(made).items() if key not in skipped]
     output.table("LOSSLESS" if made.lossless else "NOT LOSSLESS", ["", "value"], rows)
@@ -275,6 +279,8 @@ def _show_certificate(made: Certificate, complaints: tuple[str, ...]) -> None:
         output.show(f"first difference: {made.first_difference}")
     for each in (*made.structural_differences, *complaints):
         output.show(str(each))
+    for each in notes:
+        output.show(each)
 
 
 def run(chosen: Chosen, steps: int | None, *, layers: bool, as_json: bool) -> int:
@@ -289,13 +295,14 @@ def run(chosen: Chosen, steps: int | None, *, layers: bool, as_json: bool) -> in
             bar(min(start + size, len(x)), len(x))
     sample_steps = torch.cat([each.sample_steps for each in runs]).double()
     spikes = {name: sum(int(each.layer_spikes[name].sum()) for each in runs) for name in runs[0].layer_spikes}
-    neurons = sum(int(torch.Size(node.shape).numel()) for node in network.graph.neurons)
+    neurons = emitters(network)
     summary: dict[str, Any] = {
         "samples": len(x),
         "accuracy": _accuracy([each.output for each in runs], y),
         "steps_max": int(sample_steps.max()),
         "steps_mean": float(sample_steps.mean()),
         "settled": sum(int(each.settled.sum()) for each in runs),
+        "saturated_samples": int(saturated(network.graph, x).sum()),
         "spikes": sum(spikes.values()),
         "events": sum(each.events for each in runs),
         "spikes_per_neuron": sum(spikes.values()) / max(neurons * len(x), 1),
@@ -309,6 +316,8 @@ def run(chosen: Chosen, steps: int | None, *, layers: bool, as_json: bool) -> in
     output.table(str(chosen.network), ["", "value"], [[key, str(value)] for key, value in summary.items()])
     if summary["settled"] < len(x):
         output.show(f"{len(x) - summary['settled']} samples had not settled after {steps} steps")
+    if summary["saturated_samples"]:
+        output.show(f"{summary['saturated_samples']} samples reach beyond the input grid and were clipped")
     if layers:
         output.table(
             "spikes a sample", ["layer", "spikes"], [[n, f"{c / len(x):.1f}"] for n, c in spikes.items()]

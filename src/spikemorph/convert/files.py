@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spikemorph.convert.network import Analog, Encoding, Graded, Spike, Spikes, SpikingNetwork, Ternary
-from spikemorph.errors import FileError, LevelsError
+from spikemorph.errors import FileError, LevelsError, expect
 from spikemorph.ir import store
 from spikemorph.ir.coding import JSON
 from spikemorph.ir.graph import Dialect, Graph
@@ -19,6 +19,8 @@ def save(network: SpikingNetwork | Graph, path: str | Path) -> None:
     Raises:
         FileError: the folder is not there or not writable.
     """
+    expect("save(network)", network, (SpikingNetwork, Graph), "pass what convert or quantise gave")
+    expect("save(path)", path, (str, Path), "pass a file name")
     if isinstance(network, Graph):
         store.write(Path(path), network, "graph", {})
         return
@@ -36,6 +38,7 @@ def load(path: str | Path) -> SpikingNetwork | Graph:
     Raises:
         FileError: not there, truncated, foreign, damaged, hostile, or written by a newer version.
     """
+    expect("load(path)", path, (str, Path), "pass a file name")
     graph, kind, extra = store.read(Path(path))
     if kind == "graph":
         return graph

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from spikemorph.convert.network import Analog, Encoding, Spike, SpikingNetwork, Ternary
-from spikemorph.errors import GraphError
+from spikemorph.convert.network import Analog, Encoding, Graded, Spike, Spikes, SpikingNetwork, Ternary
+from spikemorph.errors import GraphError, LevelsError, expect
 from spikemorph.ir.graph import Dialect, Graph
+from spikemorph.ir.ops import Input
 from spikemorph.ir.store import graph_hash
 from spikemorph.ir.verify import verify
 
@@ -29,6 +30,10 @@ class Lossless:
     spike: Spike = Ternary()
     input: Encoding = Analog()
 
+    def __post_init__(self) -> None:
+        expect("Lossless(spike)", self.spike, (Ternary, Graded), "use Ternary() or Graded(4)")
+        expect("Lossless(input)", self.input, (Analog, Spikes), "use Analog() or Spikes()")
+
 
 def convert(graph: Graph, method: Lossless | None = None) -> SpikingNetwork:
     """The spiking network of an integer graph.
@@ -39,8 +44,12 @@ def convert(graph: Graph, method: Lossless | None = None) -> SpikingNetwork:
 
     Raises:
         GraphError: not an integer graph.
+        LevelsError: other input bits than the graph's.
+        UsageError: arguments of the wrong kind.
     """
     method = Lossless() if method is None else method
+    expect("convert(graph)", graph, (Graph,), "pass the result of quantise(...) or freeze(...)")
+    expect("convert(method)", method, (Lossless,), "wrap the spike kind: Lossless(Ternary())")
     if graph.dialect is not Dialect.INTEGER:
         raise GraphError(
             where="the graph",
@@ -50,4 +59,20 @@ def convert(graph: Graph, method: Lossless | None = None) -> SpikingNetwork:
         )
     verify(graph)
     own = graph.with_nodes(graph.nodes, tensors={name: each.clone() for name, each in graph.tensors.items()})
-    return SpikingNetwork(own, method.spike, method.input, graph_hash(graph))
+    return SpikingNetwork(own, method.spike, _encoding(graph, method.input), graph_hash(graph))
+
+
+def _encoding(graph: Graph, wanted: Encoding) -> Encoding:
+    """The encoding, with at least the bits of the grid that the input really has."""
+    if isinstance(wanted, Spikes):
+        return wanted
+    ranges = [(node.op.lo, node.op.hi) for node in graph.inputs if isinstance(node.op, Input)]
+    bits = max((hi.bit_length() + (lo < 0) for lo, hi in ranges), default=Analog().bits)
+    if wanted.bits < bits and wanted != Analog():
+        raise LevelsError(
+            where="Lossless(input)",
+            got=repr(wanted),
+            known=f"the input of this graph lies on a grid of {bits} bits",
+            do=f"quantise with Levels(input=Analog(bits={wanted.bits})), or leave the bits out here",
+        )
+    return wanted if wanted.bits >= bits else Analog(bits)

@@ -22,7 +22,7 @@ def batches(graph: Graph, data: Batches, *, size: int, where: str) -> Iterator[t
         DataError: nothing in it, or something that does not fit the network; `where` is named.
     """
     seen = 0
-    for batch in _loader(data, where):
+    for batch in _loader(graph, data, where):
         given = as_inputs(graph, _without_labels(graph, batch, where))
         # Checked again: a finite float64 may be infinite in float32.
         inputs = as_inputs(graph, tuple(each.to(torch.float32) for each in given))
@@ -38,10 +38,11 @@ def batches(graph: Graph, data: Batches, *, size: int, where: str) -> Iterator[t
         )
 
 
-def _loader(data: Batches, where: str) -> Iterable[object]:
+def _loader(graph: Graph, data: Batches, where: str) -> Iterable[object]:
     if isinstance(data, Tensor):
         return [data] if data.dim() == 0 or data.shape[0] else []
     if isinstance(data, tuple) and all(isinstance(each, Tensor) for each in data):
+        _check_whole(graph, data, where)
         return [data] if data and (data[0].dim() == 0 or data[0].shape[0]) else []
     if not isinstance(data, Iterable):
         raise DataError(
@@ -51,6 +52,19 @@ def _loader(data: Batches, where: str) -> Iterable[object]:
             do="pass samples without labels, or a DataLoader",
         )
     return data
+
+
+def _check_whole(graph: Graph, data: tuple[Tensor, ...], where: str) -> None:
+    """A tuple is one batch: an entry an input, and perhaps labels; nothing of it is left out silently."""
+    wanted = len(graph.inputs)
+    labelled = len(data) == wanted + 1 and data[-1].dim() == 1 and not data[-1].is_floating_point()
+    if data and len(data) != wanted and not (labelled and len(data[-1]) == len(data[0])):
+        raise DataError(
+            where=where,
+            got=f"a tuple of {len(data)} tensors",
+            known=f"the network takes {wanted}: a tuple is one batch, with labels at most behind it",
+            do="pass a list for a sequence of batches",
+        )
 
 
 def _without_labels(graph: Graph, batch: object, where: str) -> Samples:

@@ -58,12 +58,15 @@ def _check(node: Node, tensor: Tensor) -> None:
             known=f"[batch >= 1, {', '.join(map(str, node.shape))}]",
             do="reshape the data, or capture with an example of this shape",
         )
-    if tensor.is_complex() or tensor.dtype == torch.bool:
+    if not tensor.is_floating_point():
         raise DataError(
-            where=where, got=f"dtype {tensor.dtype}", known="real numbers", do="convert with .float()"
+            where=where,
+            got=f"dtype {tensor.dtype}",
+            known="floating-point numbers, on the scale the network was trained on",
+            do="convert images with x.float() / 255, other data with x.float()",
         )
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        bad = int((~torch.isfinite(tensor)).flatten(1).any(1).nonzero()[0])
+    if not bool(torch.isfinite(tensor).all()):
+        bad = int((~torch.isfinite(tensor)).reshape(len(tensor), -1).any(1).nonzero()[0])
         raise DataError(
             where=where,
             got=f"NaN or infinite values, first in sample {bad}",
@@ -86,7 +89,7 @@ def saturated(graph: Graph, x: Samples) -> Tensor:
     for node, tensor in zip(graph.inputs, as_inputs(graph, x), strict=True):
         counts = _unclipped(graph, node, tensor)
         lo, hi = _range(node)
-        outside = outside | ((counts < lo) | (counts > hi)).flatten(1).any(1)
+        outside = outside | ((counts < lo) | (counts > hi)).reshape(len(tensor), -1).any(1)
     return outside
 
 

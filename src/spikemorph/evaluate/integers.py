@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spikemorph.errors import GraphError, expect
 from spikemorph.evaluate import pooling
 from spikemorph.evaluate.decode import decode
 from spikemorph.evaluate.encode import Samples, as_inputs, input_counts
@@ -84,6 +85,14 @@ def evaluate_integers(graph: Graph, x: Samples) -> dict[str, Tensor]:
     Raises:
         DataError: the input does not fit.
     """
+    expect("evaluate(graph)", graph, (Graph,), "pass a captured or quantised graph; simulate runs networks")
+    if graph.dialect is not Dialect.INTEGER:
+        raise GraphError(
+            where="evaluate_integers(graph)",
+            got=f"dialect {graph.dialect.value}",
+            known="an integer graph",
+            do="quantise it first, or use evaluate",
+        )
     counts = input_counts(graph, x)
     parts: list[dict[str, Tensor]] = []
     size = graph.samples_at_once(CHUNK)
@@ -103,6 +112,7 @@ def evaluate(graph: Graph, x: Samples) -> Any:
     Raises:
         DataError: the input does not fit.
     """
+    expect("evaluate(graph)", graph, (Graph,), "pass a captured or quantised graph; simulate runs networks")
     if graph.dialect is Dialect.INTEGER:
         return decode(graph, evaluate_integers(graph, x))
     inputs = tuple(each.to(torch.float32) for each in as_inputs(graph, x))

@@ -12,7 +12,8 @@ from spikemorph.passes import plan
 from spikemorph.passes.levels import Levels
 
 FATES: dict[type, tuple[str, str]] = {
-    ops.Input: ("input", "quantised on a symmetric grid, exact for 8-bit images"),
+    ops.Input: ("input", "quantised on a symmetric grid with its unit from calibration"),
+    ops.AxisMap: ("linear", "integer map along an axis"),
     ops.Conv: ("linear", "integer weights"),
     ops.Linear: ("linear", "integer weights"),
     ops.BatchNorm: ("folded", "gain into units, shift into breakpoints and biases"),
@@ -143,6 +144,8 @@ def _row(node: Node, graph: Graph, planned: Graph | None) -> Row:
         made = planned.by_name[node.name]
         if isinstance(made.op, ops.Quantiser):
             reason = f"{reason}, counts {made.op.lo}..{made.op.hi}"
+    if isinstance(node.op, ops.Input) and node.origin.call != "input":
+        fate, reason = "unknown", "the result of a refused operation"
     if not graph.consumers[node.name] and node.name not in graph.outputs:
         unread = "no output needs it" if planned is not None else "only refused operations read it"
         fate, reason = "removed" if planned is not None else fate, unread

@@ -108,7 +108,8 @@ class Levels:
         activation: p, 1..255: counts 0..p where an activation is never negative, else -ceil(p/2)..ceil(p/2).
         weight_bits: 2..8: integers -(2**(bits-1) - 1) .. 2**(bits-1) - 1, a step for each output channel.
         identity: p of inserted identity neurons, None: the larger of `activation` and 15.
-        observer: how calibration chooses the units of activations.
+        observer: how calibration chooses the units of activations; LeastSquares clips rare extremes for a
+            finer grid, Max keeps them and is closest in the worst case at many levels.
         weight_observer: the same for the steps of weights.
         granularity: of activation units.
         input: the grid of the input.

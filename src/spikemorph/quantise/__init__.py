@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spikemorph.errors import GraphError
+from spikemorph.errors import GraphError, expect
 from spikemorph.evaluate.batching import Batches
 from spikemorph.ir.graph import Dialect, Graph
 from spikemorph.passes import plan
@@ -25,6 +25,8 @@ def trainable(graph: Graph, levels: Levels, calibration: Batches | None = None) 
         LevelsError: an override names no module.
         DataError: empty or unfit calibration data.
     """
+    expect("quantise(graph)", graph, (Graph,), "capture(model, example_inputs) first")
+    expect("quantise(levels)", levels, (Levels,), "use Levels(activation=15)")
     if graph.dialect is not Dialect.FLOAT:
         raise GraphError(
             where="the graph",
@@ -46,6 +48,7 @@ def freeze(network: QuantisedNetwork) -> Graph:
         DataError: it was never calibrated.
         LevelsError: some accumulator could leave int32.
     """
+    expect("freeze(network)", network, (QuantisedNetwork,), "pass what trainable(...) gave")
     return integer_graph(network)
 
 

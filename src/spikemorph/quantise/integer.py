@@ -63,11 +63,12 @@ def integer_graph(network: QuantisedNetwork) -> Graph:
     """The integer graph whose QNN the network models.
 
     Raises:
-        DataError: the network was never calibrated.
+        DataError: the network was never calibrated, or its training diverged to NaN.
         LevelsError: some accumulator could leave int32.
         GraphError: the result breaks the rules of its dialect (a bug).
     """
     graph = network.graph
+    network.check_finite()
     with torch.no_grad():
         draft = Draft(network, network.cells())
         for node in graph.body:
@@ -170,18 +171,18 @@ def _add(draft: Draft, node: Node, cell: Cell) -> None:
 
 def _scaled(draft: Draft, node: Node, name: str, branch: tuple[str, Tensor]) -> str:
     """A branch times its factor, broadcast first where the factor has more entries than the branch."""
-    source, factor = branch
-    term, before = draft.names[source], draft.network.graph.by_name[source].shape
-    factor = (
-        factor.reshape(factor.shape[-len(before) :] if before else ()) if _fits(factor, before) else factor
-    )
+    source, factor = draft.network.graph.by_name[branch[0]], branch[1]
+    before = source.shape
+    if _fits(factor, before):
+        factor = factor.reshape(factor.shape[factor.dim() - len(before) :])
     shape = tuple(torch.broadcast_shapes(before, factor.shape))
+    axis = source.element_axis if shape == before else node.element_axis if shape == node.shape else None
+    made = replace(node, name=name, inputs=(draft.names[source.name],), shape=shape, element_axis=axis)
     if shape != before:
-        wide = f"{name}.wide"
-        draft.nodes.append(replace(node, name=wide, op=ops.Expand(shape), inputs=(term,), shape=shape))
-        term = wide
-    op = ops.Scale(draft.keep(f"{name}.factor", factor))
-    draft.nodes.append(replace(node, name=name, op=op, inputs=(term,), shape=shape))
+        wide = replace(made, name=f"{name}.wide", op=ops.Expand(shape))
+        draft.nodes.append(wide)
+        made = replace(made, inputs=(wide.name,))
+    draft.nodes.append(replace(made, op=ops.Scale(draft.keep(f"{name}.factor", factor))))
     return name
 
 

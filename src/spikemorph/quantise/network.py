@@ -36,6 +36,8 @@ class QuantisedNetwork(nn.Module):
         levels: the ranges of counts and weights.
     """
 
+    calibrated: Tensor
+
     def __init__(self, graph: Graph, levels: Levels) -> None:
         super().__init__()
         self.graph, self.levels = graph, levels
@@ -44,16 +46,17 @@ class QuantisedNetwork(nn.Module):
             slot: _parameter(graph.tensors[name]) for name, slot in self._slots.items()
         })
         self._slot_of = {node.name: f"n{i}" for i, node in enumerate(graph.nodes)}
+        self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
         self.log_units = nn.ParameterDict()
         self.log_steps = nn.ParameterDict()
         for node in graph.nodes:
             slot = self._slot_of[node.name]
             if isinstance(node.op, ops.Quantiser):
                 rows = node.shape[0] if node.op.per_channel and node.shape else 1
-                self.log_units[slot] = nn.Parameter(torch.full((rows,), torch.nan))
+                self.log_units[slot] = nn.Parameter(torch.full((rows,), torch.nan, dtype=torch.float32))
             elif isinstance(node.op, ops.Conv | ops.Linear):
                 channels = node.shape[0 if isinstance(node.op, ops.Conv) else -1]
-                self.log_steps[slot] = nn.Parameter(torch.full((channels,), torch.nan))
+                self.log_steps[slot] = nn.Parameter(torch.full((channels,), torch.nan, dtype=torch.float32))
             elif isinstance(node.op, ops.Input):
                 self.register_buffer(f"grid_{slot}", torch.full((3,), torch.nan, dtype=torch.float64))
 
@@ -65,7 +68,7 @@ class QuantisedNetwork(nn.Module):
     def weight_step(self, node: Node, absorbed: Tensor, largest: int) -> Tensor:
         """Learned steps [out]; chosen from the weights when first asked for."""
         log_step = self.log_steps[self._slot_of[node.name]]
-        if bool(log_step.isnan().any()):
+        if not self.calibrated and bool(log_step.isnan().any()):
             unit = choose_unit(absorbed.detach().flatten(1), -largest, largest, self.levels.weight_observer)
             log_step.data.copy_(unit.log2())
         return torch.exp2(log_step.double())
@@ -76,7 +79,7 @@ class QuantisedNetwork(nn.Module):
             unit = self.grid(node)[:1]
         else:
             unit = torch.exp2(self.log_units[self._slot_of[node.name]].double())
-        if bool(unit.isnan().any()):
+        if not self.calibrated and bool(unit.isnan().any()):
             raise DataError(
                 where=f"neuron '{node.name}'",
                 got="no unit yet",
@@ -98,6 +101,7 @@ class QuantisedNetwork(nn.Module):
         for name, samples in observe(self.graph, calibration).items():
             node = self.graph.by_name[name]
             if isinstance(node.op, ops.Input):
+                _check_alive(node, samples)
                 grid = input_grid(samples, self.levels.input.bits)
                 self.grid(node).copy_(torch.tensor(grid, dtype=torch.float64))
             elif isinstance(node.op, ops.Quantiser):
@@ -106,7 +110,27 @@ class QuantisedNetwork(nn.Module):
         for log_step in self.log_steps.values():
             log_step.data.fill_(torch.nan)
         with torch.no_grad():
+            self.calibrated.fill_(value=False)
             self.cells()
+            self.calibrated.fill_(value=True)
+
+    def check_finite(self) -> None:
+        """Nothing, where every parameter is a finite number.
+
+        Raises:
+            DataError: NaN or infinity, as after a training that diverged.
+        """
+        names = {slot: name for name, slot in self._slots.items()}
+        names |= {slot: name for name, slot in self._slot_of.items()}
+        for key, parameter in self.named_parameters():
+            if self.calibrated and not bool(parameter.isfinite().all()):
+                kind, _, slot = key.partition(".")
+                raise DataError(
+                    where=f"{kind} of '{names[slot]}'",
+                    got="NaN or infinite numbers",
+                    known="finite numbers; a training that diverged leaves others",
+                    do="train again with a smaller learning rate, or from an earlier checkpoint",
+                )
 
     def cells(self) -> dict[str, Cell]:
         """The grid of every value, with gradients."""
@@ -200,6 +224,16 @@ def _real(acc: Accumulator, integers: Tensor) -> Tensor:
 
 def _without_bias(op: ops.Conv | ops.Linear, sources: list[Tensor], tensors: Mapping[str, Tensor]) -> Tensor:
     return LINEAR[type(op)](replace(op, bias=None), sources, tensors)
+
+
+def _check_alive(node: Node, samples: Tensor) -> None:
+    if not bool((samples != 0).any()):
+        raise DataError(
+            where=f"calibration, input '{node.name}'",
+            got="zeros alone",
+            known="samples whose range is that of the data to come",
+            do="pass a few hundred samples of training data",
+        )
 
 
 def _parameter(value: Tensor) -> nn.Parameter:

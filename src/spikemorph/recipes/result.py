@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spikemorph.convert.network import SpikingNetwork
 from spikemorph.data import Dataset
+from spikemorph.errors import DataError
 from spikemorph.evaluate.integers import evaluate
 from spikemorph.ir.graph import Graph
 from spikemorph.measure.energy import energy
@@ -94,7 +95,19 @@ Progress = Callable[[int, int], None]
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:
-    """Percent of samples whose largest score [n, classes] is at their label [n]."""
+    """Percent of samples whose largest score [n, classes] is at their label [n].
+
+    Raises:
+        DataError: another number of labels than of samples, or labels that are no class.
+    """
+    outside = bool(((labels < 0) | (labels >= scores.shape[1])).any())
+    if outside or len(labels) != len(scores):
+        raise DataError(
+            where="labels",
+            got=f"{len(labels)} labels in {int(labels.min())}..{int(labels.max())}",
+            known=f"{len(scores)} samples, classes 0..{scores.shape[1] - 1}",
+            do="give every sample the index of its class",
+        )
     return 100.0 * float((scores.argmax(1) == labels).double().mean())
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from spikemorph.convert.network import Spikes, SpikingNetwork
+from spikemorph.errors import RunError
 from spikemorph.evaluate import pooling
 from spikemorph.evaluate.integers import with_bias
 from spikemorph.evaluate.linear import LINEAR, LINEAR_OPS, align_ranks
@@ -64,6 +65,17 @@ class Dense:
     """
 
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        try:
+            torch.zeros(1, device=self.device).cpu()
+        except Exception as error:  # torch raises several types, and NotImplementedError for "meta"
+            raise RunError(
+                where="Dense(device)",
+                got=f"{self.device!r}: {error}",
+                known="a device of this machine's torch, such as cpu or cuda",
+                do="use Dense() for the CPU",
+            ) from error
 
     def run(
         self,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, get_args
 
 from torch import Tensor
 
 from spikemorph.convert.network import SpikingNetwork
-from spikemorph.errors import RunError
+from spikemorph.errors import RunError, UsageError, expect
 from spikemorph.evaluate.encode import Samples, input_counts
 from spikemorph.run.dense import Dense
 from spikemorph.run.record import Record
@@ -34,7 +35,7 @@ def simulate(
     *,
     steps: int | None = None,
     engine: Engine | None = None,
-    record: Record | tuple[Record, ...] = (),
+    record: Record | Sequence[Record] = (),
 ) -> Run:
     """Run a batch from rest. Nothing is kept between two calls.
 
@@ -49,6 +50,7 @@ def simulate(
     Raises:
         DataError: the input does not fit.
         RunError: steps below 1.
+        UsageError: arguments of the wrong kind.
     """
     if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
         raise RunError(
@@ -57,6 +59,16 @@ def simulate(
             known="a whole number of at least 1, or None",
             do="use steps=None to run until quiescent",
         )
-    counts = input_counts(network.graph, x)
-    wanted = record if isinstance(record, tuple) else (record,)
-    return (Dense() if engine is None else engine).run(network, counts, steps=steps, record=wanted)
+    expect("simulate(network)", network, (SpikingNetwork,), "convert the graph first")
+    engine = Dense() if engine is None else engine
+    if isinstance(engine, type) or not hasattr(engine, "run"):
+        raise UsageError(
+            where="simulate(engine)",
+            got=repr(engine),
+            known="an engine: Dense(), Reference()",
+            do="leave it out for the default",
+        )
+    wanted = tuple(record) if isinstance(record, tuple | list) else (record,)
+    for each in wanted:
+        expect("simulate(record)", each, get_args(Record), "use SpikeCounts(), a tuple of records, or ()")
+    return engine.run(network, input_counts(network.graph, x), steps=steps, record=wanted)

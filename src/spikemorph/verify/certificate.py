@@ -11,8 +11,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from spikemorph.convert.network import Analog, Graded, SpikingNetwork
-from spikemorph.errors import FileError, GraphError
+from spikemorph.convert.network import Graded, Spikes, SpikingNetwork
+from spikemorph.errors import FileError, GraphError, expect
 from spikemorph.evaluate.batching import Batches, batches
 from spikemorph.evaluate.encode import input_counts, saturated
 from spikemorph.evaluate.integers import evaluate_counts
@@ -128,6 +128,8 @@ def verify(
         DataError: empty or unfit data.
         GraphError: `graph` is no integer graph, or its accumulators exceed what is computed exactly.
     """
+    expect("verify(network)", network, (SpikingNetwork,), "the network first, then the graph, then the data")
+    expect("verify(graph)", graph, (Graph,), "the network first, then the graph, then the data")
     if graph.dialect is not Dialect.INTEGER:
         raise GraphError(
             where="verify(graph)",
@@ -255,11 +257,18 @@ def _certificate(network: SpikingNetwork, graph: Graph, engine: Engine, books: _
         steps_mean=float(steps.mean()),
         spikes=books.spikes,
         events=books.events,
-        spikes_per_neuron=books.spikes / max(neurons * books.samples, 1),
+        spikes_per_neuron=books.spikes / max(emitters(network) * books.samples, 1),
         spike_kind=spike_kind(network),
         analog_inputs=analog_inputs(network),
         engine=type(engine).__name__.lower(),
     )
+
+
+def emitters(network: SpikingNetwork) -> int:
+    """Neurons, pools and, where it is sent as spikes, input numbers: all that emit."""
+    nodes = list(network.graph.neurons)
+    nodes += network.graph.inputs if isinstance(network.encoding, Spikes) else ()
+    return sum(int(torch.Size(node.shape).numel()) for node in nodes)
 
 
 def spike_kind(network: SpikingNetwork) -> str:
@@ -269,7 +278,7 @@ def spike_kind(network: SpikingNetwork) -> str:
 
 def analog_inputs(network: SpikingNetwork) -> str:
     """Where analog values enter, in words."""
-    return "input, injected once at step 0" if isinstance(network.encoding, Analog) else "none"
+    return "none" if isinstance(network.encoding, Spikes) else "input, injected once at step 0"
 
 
 def network_hash(network: SpikingNetwork) -> str:

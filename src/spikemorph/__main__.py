@@ -1,0 +1,5 @@
+"""`python -m spikemorph`."""
+
+from spikemorph.cli import main
+
+main()
