@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import assert_never
 
 import torch
@@ -63,6 +64,8 @@ def _upsample(op: ops.Upsample, x: Tensor) -> Tensor:
         return x
     mode = "linear" if len(op.size) == 1 else "bilinear"
     factors = [scale for _, scale in _sizes(op) if scale is not None]
+    if 0 < len(factors) < len(op.size):
+        return _axis_by_axis(op, x)
     if len(factors) == len(op.size):
         y = F.interpolate(
             x, scale_factor=factors, mode=mode, align_corners=op.align_corners, recompute_scale_factor=False
@@ -70,6 +73,15 @@ def _upsample(op: ops.Upsample, x: Tensor) -> Tensor:
         if tuple(y.shape[2:]) == op.size:
             return y
     return F.interpolate(x, size=op.size, mode=mode, align_corners=op.align_corners)
+
+
+def _axis_by_axis(op: ops.Upsample, x: Tensor) -> Tensor:
+    """Where only some axes have a scale: torch takes one for all or none, and the op is separable."""
+    for axis, (size, scale) in enumerate(_sizes(op), start=2):
+        one = replace(op, size=(size,), scales=(scale,))
+        moved = x.movedim(axis, -1)
+        x = _upsample(one, moved.flatten(1, -2)).reshape(*moved.shape[:-1], size).movedim(-1, axis)
+    return x
 
 
 def _sizes(op: ops.Upsample) -> list[tuple[int, float | None]]:
