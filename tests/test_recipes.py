@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,16 @@ import torch
 from torch import nn
 
 import spikemorph as sm
+from spikemorph.cli import work
 from spikemorph.convert.lossless import convert
 from spikemorph.data import Split, load
-from spikemorph.errors import MissingData
+from spikemorph.errors import FileError, MissingData
 from spikemorph.evaluate.intervals import accumulator_bounds
 from spikemorph.measure.operations import fan_out, macs, synaptic_operations
 from spikemorph.recipes import RECIPES
 from spikemorph.recipes.digits import PlainNet, ResidualNet, demo_network
-from spikemorph.recipes.result import Result
+from spikemorph.recipes.recipe import Recipe, Trained
+from spikemorph.recipes.result import Result, assess
 from spikemorph.recipes.training import Schedule, shift, train
 
 REQUIRED = {
@@ -125,3 +128,52 @@ def test_operations_are_counted_by_hand() -> None:
 
 def test_results_carry_what_the_command_line_promises() -> None:
     assert set(Result.__dataclass_fields__) >= REQUIRED
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
+    torch.save({"module": {}}, tmp_path / "a.pt")
+    model = nn.Linear(2, 2)
+    with pytest.raises(FileError, match="the checkpoint of this training"):
+        train(
+            model,
+            lambda x, y: model(x).sum(),
+            (torch.zeros(4, 2), torch.zeros(4).long()),
+            Schedule(epochs=1, rate=0.1),
+            augment=lambda x, generator: x,
+            checkpoint=tmp_path / "a.pt",
+            report=lambda line: None,
+        )
+
+
+def test_a_recipe_goes_from_training_to_its_result(tmp_path: Path) -> None:
+    data, test = load("digits", Split.TRAIN), load("digits", Split.TEST)
+
+    def fit(folder: Path, report: Callable[[str], None]) -> Trained:
+        graph = sm.capture(PlainNet().eval(), data.x[:2])
+        return Trained(graph, sm.quantise(graph, data.x[:64], sm.Levels(3, 4)), {"epochs": 0})
+
+    recipe = Recipe("tiny", 3, 4, fit, lambda case, progress, full: assess(case, test, progress))
+    recipe.train(tmp_path, lambda line: None)
+    result = recipe.evaluate(tmp_path, lambda done, total: None)
+    assert (result.recipe, result.notes, result.neurons_different) == ("tiny", {"epochs": 0}, 0)
+    with pytest.raises(FileError):
+        recipe.evaluate(tmp_path / "elsewhere", lambda done, total: None)
+
+
+def test_reproduce_measures_what_it_has_just_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a folder, too: never the shipped network by mistake."""
+    data, test = load("digits", Split.TRAIN), load("digits", Split.TEST)
+
+    def fit(folder: Path, report: Callable[[str], None]) -> Trained:
+        graph = sm.capture(PlainNet().eval(), data.x[:2])
+        return Trained(graph, sm.quantise(graph, data.x[:64], sm.Levels(3, 4)), {"fresh": True})
+
+    recipe = Recipe("fashion-mnist", 3, 4, fit, lambda case, progress, full: assess(case, test, progress))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setitem(RECIPES, "fashion-mnist", recipe)
+    assert work.reproduce("fashion-mnist", None, evaluate=False, full=False, as_json=True) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["notes"] == {"fresh": True}
+    assert printed["samples"] == 179

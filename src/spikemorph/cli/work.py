@@ -345,10 +345,11 @@ def reproduce(name: str, folder: Path | None, *, evaluate: bool, full: bool, as_
             do="choose one of these recipes",
         )
     recipe = RECIPES[name]
-    if not evaluate:
-        recipe.train(folder, output.say)
+    place = None if evaluate else folder or recipe.workplace
+    if place is not None:
+        recipe.train(place, output.say)
     with output.Bars() as bars:
-        result = recipe.evaluate(None if evaluate else folder, bars.bar(name), full=full)
+        result = recipe.evaluate(place, bars.bar(name), full=full)
     if as_json:
         output.emit_json(result.to_dict())
     else:

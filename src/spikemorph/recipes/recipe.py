@@ -50,9 +50,13 @@ class Recipe:
     fit: Callable[[Path, Report], Trained]
     measure: Callable[[Case, Progress, bool], Result]
 
-    def train(self, folder: Path | None, report: Report) -> None:
+    @property
+    def workplace(self) -> Path:
+        """Where trainings go on that were given no folder."""
+        return cache() / "recipes" / self.name
+
+    def train(self, place: Path, report: Report) -> None:
         """Train, or go on where a killed training stopped, and write both networks into the folder."""
-        place = cache() / "recipes" / self.name if folder is None else folder
         place.mkdir(parents=True, exist_ok=True)
         report(f"{self.name}: checkpoints and networks in {place}")
         trained = self.fit(place, report)

@@ -11,6 +11,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from spikemorph.errors import FileError
+
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
 """loss(x, y) of one batch of augmented inputs and their labels."""
@@ -65,6 +67,9 @@ def train(
         augment: a batch of inputs to a batch of inputs.
         checkpoint: a file; its folder is made.
         report: gets one line an epoch.
+
+    Raises:
+        FileError: a checkpoint of something else.
     """
     x, y = data
     steps = -(-len(x) // schedule.batch)
@@ -130,11 +135,19 @@ def _resume(
 ) -> Progress:
     if not path.exists():
         return Progress()
-    state = torch.load(path, weights_only=True)
-    module.load_state_dict(state["module"])
-    optimiser.load_state_dict(state["optimiser"])
-    cycle.load_state_dict(state["cycle"])
-    return Progress(state["epoch"], list(state["losses"]))
+    try:
+        state = torch.load(path, weights_only=True)
+        module.load_state_dict(state["module"])
+        optimiser.load_state_dict(state["optimiser"])
+        cycle.load_state_dict(state["cycle"])
+        return Progress(state["epoch"], list(state["losses"]))
+    except Exception as error:  # torch and pickle raise a dozen types on damaged or foreign files
+        raise FileError(
+            where=str(path),
+            got=f"{type(error).__name__}: {error}",
+            known="the checkpoint of this training, by this version",
+            do="delete it to train from the start, or choose another --folder",
+        ) from error
 
 
 def flip_and_shift(pixels: int) -> Augment:
