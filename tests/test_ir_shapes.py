@@ -141,7 +141,7 @@ CASES = [
     Case(ops.Conv("223", None, (1,), (-1,), (1,)), ((2, 9),), "padding (-1,)"),
     Case(ops.Conv("223", None, (1,), (0,), (0,)), ((2, 9),), "dilation (0,)"),
     Case(ops.Conv("223", None, (1,), (0,), (1, 1)), ((2, 9),), "dilation (1, 1)"),
-    Case(ops.Conv("223", None, (), (), ()), ((2, 9),), "1 or 2 window axes"),
+    Case(ops.Conv("223", None, (), (), ()), ((2, 9),), "1 to 3 window axes"),
     Case(ops.Conv("223", None, (1,), (0,), (1,)), ((2, 9, 9),), "channels and 1 window axes"),
     Case(ops.Conv("223", None, (1,), (0,), (1,)), ((3, 9),), "1 groups, input of shape (3, 9)"),
     Case(ops.Conv("223", None, (1,), (0,), (1,), 0), ((2, 9),), "0 groups"),

@@ -8,7 +8,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from spikemorph.capture.values import Ints, Size
+from spikemorph.capture.values import BatchAt, Folded, Form, Size
 
 
 @final
@@ -18,16 +18,21 @@ class Batch:
 
     symbols: frozenset[Any]
 
-    def sample_shape(self, value: object) -> Ints | None:
-        """Shape without the batch axis, None unless axis 0 is the batch and all others are numbers."""
-        if not isinstance(value, Tensor) or value.dim() == 0:
+    def form(self, value: object) -> Form | None:
+        """Shape without the batch, which is one axis, or axis 0 together with frames; else None."""
+        if not isinstance(value, Tensor):
             return None
-        first, *rest = value.shape
-        if not isinstance(first, torch.SymInt) or first.node.expr not in self.symbols:
+        found = dynamic_sizes(value)
+        if len(found) != 1:
             return None
-        if any(isinstance(size, torch.SymInt) for size in rest):
+        ((at, size),) = found.items()
+        times, symbol = size.node.expr.as_coeff_Mul()
+        if symbol not in self.symbols or not times.is_Integer:
             return None
-        return tuple(int(size) for size in rest)
+        before, after = tuple(map(int, value.shape[:at])), tuple(map(int, value.shape[at + 1 :]))
+        if times == 1:
+            return Form((*before, *after), BatchAt(at))
+        return None if before else Form((int(times), *after), Folded())
 
     def size(self, value: object) -> Size | None:
         """A number made of sizes, None where it depends on data."""
@@ -40,3 +45,9 @@ class Batch:
         two, three = (expression.subs(dict.fromkeys(self.symbols, n)) for n in (2, 3))
         kind = float if isinstance(value, torch.SymFloat) else int
         return Size(kind(two), kind(three))
+
+
+def dynamic_sizes(value: Tensor) -> dict[int, torch.SymInt]:
+    """The sizes of a value that are no plain numbers, by axis of torch."""
+    sizes: tuple[Any, ...] = tuple(value.shape)
+    return {axis: size for axis, size in enumerate(sizes) if isinstance(size, torch.SymInt)}

@@ -14,6 +14,7 @@ from spikemorph.capture.export import Exported, exported
 from spikemorph.capture.fates import Vanished
 from spikemorph.capture.spelled import recognise
 from spikemorph.capture.trailing import softmax_offences, to_host
+from spikemorph.capture.values import Act, Ints
 from spikemorph.capture.walk import Walked, walk
 from spikemorph.errors import CaptureError, Offence, UnsupportedOps
 from spikemorph.ir.graph import Dialect, Graph, Node
@@ -38,30 +39,41 @@ class Captured:
     vanished: tuple[Vanished, ...]
 
 
-def capture(model: nn.Module | ExportedProgram, example_inputs: object = None) -> Graph:
+def capture(
+    model: nn.Module | ExportedProgram, example_inputs: object = None, *, batch_axis: int | Ints = 0
+) -> Graph:
     """The float graph of a trained network, checked against the module on the example inputs.
+
+    The batch is always the first axis of what spikemorph takes and gives, whatever axis it is on in the
+    module; frames that are folded into the batch of an output come out as [batch, frames, ...].
 
     Args:
         model: a module in eval mode, or a program of torch.export with a dynamic batch.
         example_inputs: a tensor [batch, ...] or a tuple of them, one for each argument of forward;
             only a program has a default: its own, or random numbers.
+        batch_axis: the axis that is the batch in the module and in its example inputs, one for all inputs or
+            one for each: 1 for a sequence [elements, batch, features], (0, 1) where an initial state
+            [layers, batch, units] comes with it. A program says itself.
 
     Raises:
         UnsupportedOps: operations without a spiking form, all of them.
         CaptureError: training mode, values that are not finite, torch.export fails, the graph differs.
         DataError: the example inputs do not fit.
     """
-    program = exported(model, example_inputs)
+    program = exported(model, example_inputs, batch_axis)
     walked = walk(program)
     captured = _captured(program, walked)
     if captured.offences:
         raise UnsupportedOps(captured.offences)
     verify(captured.graph)
-    check_capture(captured.graph, program, _owners(captured.graph, walked))
+    outputs = [act.form for act in walked.outputs if act is not None]
+    check_capture(captured.graph, program, outputs, _owners(captured.graph, walked))
     return captured.graph
 
 
-def capture_with_notes(model: nn.Module | ExportedProgram, example_inputs: object = None) -> Captured:
+def capture_with_notes(
+    model: nn.Module | ExportedProgram, example_inputs: object = None, *, batch_axis: int | Ints = 0
+) -> Captured:
     """As `capture`, but offences are listed, not raised, and nothing is checked against the module.
 
     Raises:
@@ -69,14 +81,14 @@ def capture_with_notes(model: nn.Module | ExportedProgram, example_inputs: objec
         DataError: the example inputs do not fit.
     """
     try:
-        program = exported(model, example_inputs)
+        program = exported(model, example_inputs, batch_axis)
     except UnsupportedOps as error:
         return Captured(Graph(Dialect.FLOAT, (), ()), error.offences, ())
     return _captured(program, walk(program))
 
 
 def _captured(program: Exported, walked: Walked) -> Captured:
-    outputs = tuple(name for name in walked.outputs if name is not None)
+    outputs = tuple(act.name for act in walked.outputs if act is not None)
     nodes = _reachable(recognise(walked.nodes, walked.tensors), {*outputs, *walked.kept}, len(program.inputs))
     graph = Graph(Dialect.FLOAT, nodes, outputs, walked.tensors, program.structure)
     graph = graph.with_nodes(nodes, tensors=used_tensors(graph))
@@ -86,11 +98,11 @@ def _captured(program: Exported, walked: Walked) -> Captured:
     return Captured(to_host(graph, walked.kept), offences, fates.vanished(program.raw))
 
 
-def _owners(graph: Graph, walked: Walked) -> dict[str, str]:
-    """Node names by exported operation, without nodes that traded their operation with another."""
+def _owners(graph: Graph, walked: Walked) -> dict[str, Act]:
+    """Activations by exported operation, without nodes that traded their operation with another."""
     before = {node.name: node.origin for node in walked.nodes}
     unmoved = {node.name for node in graph.nodes if node.origin == before[node.name]}
-    return {operation: name for operation, name in walked.owners.items() if name in unmoved}
+    return {operation: act for operation, act in walked.owners.items() if act.name in unmoved}
 
 
 def _reachable(nodes: tuple[Node, ...], wanted: set[str], inputs: int) -> tuple[Node, ...]:
@@ -107,6 +119,6 @@ def _lost_output(number: int) -> CaptureError:
     return CaptureError(
         where=f"output {number}",
         got="a result that is no activation [batch, ...]",
-        known="floating-point tensors with the batch on axis 0",
+        known="floating-point tensors with one axis that is the batch",
         do="leave it out of what forward returns",
     )

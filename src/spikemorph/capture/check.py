@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from spikemorph.capture.export import Exported, placed
+from spikemorph.capture.values import Act, Form
 from spikemorph.errors import CaptureError
 from spikemorph.evaluate.floats import evaluate_float
 from spikemorph.ir.graph import Graph
@@ -17,11 +18,14 @@ TOLERANCE = 1e-4
 """Largest difference, relative to the largest value, that is put down to rounding."""
 
 
-def check_capture(graph: Graph, exported: Exported, owners: Mapping[str, str]) -> None:
+def check_capture(
+    graph: Graph, exported: Exported, outputs: Sequence[Form], owners: Mapping[str, Act]
+) -> None:
     """Compare the graph with the module on the example inputs.
 
     Args:
-        owners: our node name of every exported operation that is one node.
+        outputs: where the module has the batch of every output.
+        owners: every exported operation that is one node here.
 
     Raises:
         CaptureError: the module gives NaN, or the graph computes something else; names the first operation.
@@ -34,9 +38,12 @@ def check_capture(graph: Graph, exported: Exported, owners: Mapping[str, str]) -
                 known="finite outputs on the example inputs",
                 do="pass ordinary data as example inputs, and check the trained weights",
             )
-    values = evaluate_float(graph, tuple(each.cpu() for each in exported.inputs), keep=True)
-    pairs = zip(graph.outputs, exported.expected, strict=True)
-    if all(difference(values[name], wanted.cpu()) <= TOLERANCE for name, wanted in pairs):
+    values = evaluate_float(graph, exported.batch_first(), keep=True)
+    triples = zip(graph.outputs, outputs, exported.expected, strict=True)
+    if all(
+        difference(values[name], form.batch_first(wanted.cpu())) <= TOLERANCE
+        for name, form, wanted in triples
+    ):
         return
     found = _first_difference(graph, exported, owners)
     if found is not None:
@@ -55,17 +62,17 @@ def difference(got: Tensor, wanted: Tensor) -> float:
 
 
 def _first_difference(
-    graph: Graph, exported: Exported, owners: Mapping[str, str]
+    graph: Graph, exported: Exported, owners: Mapping[str, Act]
 ) -> tuple[str, float] | None:
     """The first node that differs, in float64, where rounding is no excuse; None: it was rounding."""
     inputs = tuple(each.cpu().double() for each in exported.inputs)
     wanted = _recorded(exported, inputs)
-    values = evaluate_float(graph, inputs, keep=True)
-    for operation, name in owners.items():
-        if name in values and operation in wanted:
-            gap = difference(values[name], wanted[operation])
+    values = evaluate_float(graph, tuple(each.double() for each in exported.batch_first()), keep=True)
+    for operation, act in owners.items():
+        if act.name in values and operation in wanted:
+            gap = difference(values[act.name], act.form.batch_first(wanted[operation]))
             if gap > TOLERANCE:
-                return name, gap
+                return act.name, gap
     return None
 
 

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
 from torch import Tensor, fx
 
 from spikemorph.capture.naming import numbered
-from spikemorph.capture.values import Act, Const, Ints, Opaque, Poisoned, Refused, Size, Value
+from spikemorph.capture.values import (
+    Act,
+    BatchAt,
+    Const,
+    Form,
+    Ints,
+    Layout,
+    Opaque,
+    Poisoned,
+    Refused,
+    Size,
+    Value,
+)
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Node, Origin
 
@@ -23,8 +35,8 @@ class Call:
     Args:
         base: name for its nodes.
         args: by the names of the operation's schema, defaults filled in; nodes replaced by their values.
-        shape: of the result without the batch, () for several results.
-        parts: shapes of the results without the batch where there are several; None for non-tensors.
+        form: of the result; of no axes where there are several results.
+        parts: forms of the results where there are several; None for non-tensors.
         used: which of several results are read by anything.
     """
 
@@ -32,9 +44,20 @@ class Call:
     origin: Origin
     base: str
     args: Mapping[str, Any]
-    shape: Ints
-    parts: tuple[Ints | None, ...] = ()
+    form: Form
+    parts: tuple[Form | None, ...] = ()
     used: frozenset[int] = frozenset()
+
+    @property
+    def shape(self) -> Ints:
+        """Of the result, without the batch."""
+        return self.form.shape
+
+    def part_shape(self, index: int) -> Ints:
+        """Of one of several results, without the batch."""
+        form = self.parts[index]
+        assert form is not None
+        return form.shape
 
     def act(self, name: str = "self") -> Act:
         """The activation of that argument."""
@@ -86,20 +109,19 @@ class Call:
             return value
         raise Refused("with a computed number", "constant numbers", "use a constant number")
 
-    def axis(self, value: Any, rank: int) -> int:
-        """An axis of torch (batch included, may be negative) as an axis of a sample of that rank."""
-        axis = int(self.number(value))
-        axis = axis + rank + 1 if axis < 0 else axis
-        if axis == 0:
+    def axis(self, value: Any, form: Form) -> int:
+        """An axis of torch (batch included, may be negative) as an axis of a sample of that form."""
+        axis = form.axis(int(self.number(value)))
+        if axis is None:
             raise batch_refused()
-        return axis - 1
+        return axis
 
-    def axes(self, value: Any, rank: int) -> Ints:
+    def axes(self, value: Any, form: Form) -> Ints:
         """Several axes of torch as sorted axes of a sample; none means all, which has the batch in it."""
         if value is None or (isinstance(value, list | tuple) and not value):
             raise batch_refused()
         items = value if isinstance(value, list | tuple) else [value]
-        return tuple(sorted(self.axis(item, rank) for item in items))
+        return tuple(sorted(self.axis(item, form) for item in items))
 
 
 def batch_refused() -> Refused:
@@ -108,6 +130,32 @@ def batch_refused() -> Refused:
         "on the batch axis",
         "axis 0 is the batch; every sample is computed on its own",
         "leave axis 0 alone: name the other axes, for example mean((2, 3)), flatten(1), view(x.shape[0], -1)",
+    )
+
+
+def layout_refused(layout: Layout) -> Refused:
+    """The refusal of an operation that knows only values with the batch on axis 0."""
+    if isinstance(layout, BatchAt):
+        return Refused(
+            f"on a value with the batch on axis {layout.axis}",
+            "with the batch there: recurrent and linear layers, activations, sums and products, indexing, "
+            "cat and stack",
+            "bring the batch back to axis 0 first, with x.transpose(0, 1)",
+        )
+    return Refused(
+        "on frames folded into the batch",
+        "on folded frames: convolutions, batch norm, activations, pools, linear layers, sums and products",
+        "unfold the frames first, with x.unflatten(0, (batch, -1)), and fold them again behind it",
+    )
+
+
+def fold_refused() -> Refused:
+    """The refusal of frames folded into the batch, or taken out of it, with the batch innermost."""
+    return Refused(
+        "with the batch innermost in a fold of elements and batch",
+        "frames folded with the batch outermost: x [batch, elements, ...] as x.flatten(0, 1)",
+        "put the batch first before folding and after unfolding: x.transpose(0, 1), and batch_first=True in "
+        "torch.nn.RNN",
     )
 
 
@@ -128,20 +176,39 @@ class Context:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     inputs: int = 0
     _taken: set[str] = field(default_factory=set)
+    _known: dict[str, Node] = field(default_factory=dict)
 
     def emit(self, call: Call, op: ops.Op, *inputs: Act, shape: Ints | None = None, part: str = "") -> Act:
         """A new node; `part` names a step on the way to the result, whose shape is then given."""
         name = self.unique(f"{call.base}.{part}" if part else call.base)
         shape = call.shape if shape is None else shape
-        self.nodes.append(Node(name, op, tuple(each.name for each in inputs), shape, call.origin))
-        return Act(name, shape)
+        return self._add(Node(name, op, tuple(each.name for each in inputs), shape, call.origin))
 
-    def input(self, name: str, shape: Ints, origin: Origin) -> Act:
+    def _add(self, node: Node) -> Act:
+        self.nodes.append(node)
+        self._known[node.name] = node
+        return Act(node.name, node.shape)
+
+    def source(self, x: Act) -> tuple[ops.Op, tuple[Act, ...]]:
+        """The op that made an activation, and the activations it was made from."""
+        node = self._known[x.name]
+        return node.op, tuple(Act(name, self._known[name].shape) for name in node.inputs)
+
+    def permute(self, call: Call, x: Act, axes: Ints, *, part: str = "") -> Act:
+        """Axes in another order; one permutation in place of two, and none in place of inverse ones."""
+        shape = tuple(x.shape[axis] for axis in axes)
+        match self.source(x):
+            case ops.Permute(before), (x,):
+                axes = tuple(before[axis] for axis in axes)
+        if axes == tuple(range(len(axes))):
+            return x
+        return self.emit(call, ops.Permute(axes), x, shape=shape, part=part)
+
+    def input(self, name: str, form: Form, origin: Origin) -> Act:
         """The next input of the graph."""
-        name = self.unique(name)
-        self.nodes.append(Node(name, ops.Input(self.inputs), (), shape, origin))
+        node = Node(self.unique(name), ops.Input(self.inputs), (), form.shape, origin)
         self.inputs += 1
-        return Act(name, shape)
+        return replace(self._add(node), layout=form.layout)
 
     def unique(self, base: str) -> str:
         """`base`, or the first of base_2, base_3 ... that is free."""
@@ -173,26 +240,40 @@ def fixed(value: Const) -> Tensor:
     return value.two
 
 
-def per_sample(value: Const, rank: int) -> Tensor:
-    """The constant without batch axis, as it broadcasts against a sample of `rank` axes in torch.
+def per_sample(value: Const, form: Form) -> Tensor:
+    """The constant without batch axis, as it broadcasts in torch against a sample of a value of that form.
 
     Raises:
         Refused: it differs between samples, or would push the batch axis aside.
     """
     two, three = value.two, value.three
-    if two.shape == three.shape:
+    at = two.dim() - (form.rank - form.batch_axis)
+    found: Tensor | None = None
+    if two.dim() <= form.rank and two.shape == three.shape:
         tensor = fixed(value)
-        if tensor.dim() <= rank:
+        if at < 0:
             return tensor
-        if tensor.dim() == rank + 1 and tensor.shape[0] == 1:
-            return tensor[0]
-    elif two.dim() == rank + 1 and (two == two[:1]).all() and (three == two[:1]).all():
-        return two[0]
+        found = tensor if tensor.shape[at] == 1 else None
+    elif two.dim() <= form.rank and at >= 0:
+        found = _same_for_all(two, three, at, frames=form.sizes(1)[form.batch_axis])
+    if found is not None:
+        return found.squeeze(at) if isinstance(form.layout, BatchAt) else found
     raise Refused(
         f"with a constant of shape {list(two.shape)} that broadcasts over the batch",
-        f"constants broadcast against one sample, which has {rank} axes here",
+        f"constants broadcast against one sample, which has {len(form.shape)} axes here",
         "give the constant a leading axis of 1, or none, and the same values for every sample",
     )
+
+
+def _same_for_all(two: Tensor, three: Tensor, axis: int, frames: int) -> Tensor | None:
+    """The first sample's part along the axis, where the parts of all of them are the same."""
+    first = two.narrow(axis, 0, frames)
+    parts = [(each, batch) for batch, each in ((2, two), (3, three))]
+    alike = all(
+        each.shape[axis] == batch * frames and torch.equal(each, torch.cat([first] * batch, axis))
+        for each, batch in parts
+    )
+    return first if alike else None
 
 
 class Rules:
@@ -200,9 +281,10 @@ class Rules:
 
     def __init__(self) -> None:
         self._rules: dict[str, Rule] = {}
+        self._anywhere: set[str] = set()
 
     def __call__(self, *names: str) -> Callable[[Rule], Rule]:
-        """Decorator: the rule of these operations."""
+        """Decorator: the rule of these operations on values with the batch on axis 0."""
 
         def register(rule: Rule) -> Rule:
             for name in names:
@@ -212,13 +294,23 @@ class Rules:
 
         return register
 
-    def find(self, target: object) -> Rule | None:
-        """The rule of an operation of torch.ops.aten, None where there is none."""
+    def anywhere(self, *names: str) -> Callable[[Rule], Rule]:
+        """Decorator: the rule of these operations, which looks itself where the batch is."""
+        self._anywhere.update(names)
+        return self(*names)
+
+    def find(self, target: object, *, anywhere: bool) -> Rule | None:
+        """The rule of an operation of torch.ops.aten, None where there is none.
+
+        Args:
+            anywhere: only a rule that looks where the batch is.
+        """
         full = str(target)
         if not full.startswith("aten."):
             return None
         full = full.removeprefix("aten.")
-        return self._rules.get(full) or self._rules.get(full.split(".")[0])
+        name = full if full in self._rules else full.split(".")[0]
+        return None if anywhere and name not in self._anywhere else self._rules.get(name)
 
     def known(self) -> tuple[str, ...]:
         """All operations with a rule, sorted."""

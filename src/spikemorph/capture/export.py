@@ -18,8 +18,11 @@ from torch.export import Dim, ExportedProgram, export
 
 from spikemorph.capture import program as reading
 from spikemorph.capture.batch import Batch
+from spikemorph.capture.failed import export_failed
 from spikemorph.capture.inputs import checked_inputs, drawn_inputs, input_values
+from spikemorph.capture.loops import check_loops
 from spikemorph.capture.refusals import layer_refused
+from spikemorph.capture.values import Ints
 from spikemorph.errors import CaptureError, Offence, UnsupportedOps
 from spikemorph.ir.structure import Structure
 
@@ -35,7 +38,8 @@ class Exported:
     Args:
         program: after decomposition: no in-place operation is left.
         raw: before it.
-        inputs: example inputs, a batch of at least two.
+        inputs: example inputs as the module takes them, a batch of at least two.
+        axes: the batch axis of each.
         expected: what the module itself makes of them, leaf by leaf.
         constants: parameters, buffers and lifted tensors by placeholder name.
         state_names: state-dict names by id() of those tensors.
@@ -45,6 +49,7 @@ class Exported:
     program: ExportedProgram
     raw: ExportedProgram
     inputs: tuple[Tensor, ...]
+    axes: Ints
     expected: tuple[Tensor, ...]
     batch: Batch
     constants: Mapping[str, Tensor]
@@ -52,8 +57,12 @@ class Exported:
     outputs: tuple[str, ...]
     structure: Structure
 
+    def batch_first(self) -> tuple[Tensor, ...]:
+        """The example inputs as spikemorph takes them."""
+        return tuple(each.cpu().movedim(axis, 0) for each, axis in zip(self.inputs, self.axes, strict=True))
 
-def exported(model: object, example_inputs: object) -> Exported:
+
+def exported(model: object, example_inputs: object, batch_axis: int | Ints = 0) -> Exported:
     """Export a module, or take an exported program as it is.
 
     Raises:
@@ -63,12 +72,11 @@ def exported(model: object, example_inputs: object) -> Exported:
     """
     match model:
         case ExportedProgram():
-            inputs = drawn_inputs(model) if example_inputs is None else checked_inputs(example_inputs)
-            return _read(model, inputs, None)
+            return _read(model, drawn_inputs(model) if example_inputs is None else example_inputs, None)
         case nn.Module():
             _check_eval(model)
-            inputs = checked_inputs(example_inputs)
-            return _read(_export(model, inputs), inputs, model)
+            inputs, axes = checked_inputs(example_inputs, batch_axis)
+            return _read(_export(model, inputs, axes), inputs, model)
         case _:
             raise CaptureError(
                 where="model",
@@ -78,15 +86,18 @@ def exported(model: object, example_inputs: object) -> Exported:
             )
 
 
-def _read(raw: ExportedProgram, inputs: tuple[Tensor, ...], model: nn.Module | None) -> Exported:
-    batch = reading.batch_of(raw)
-    if len(inputs) != len(input_values(raw)):
+def _read(raw: ExportedProgram, example_inputs: object, model: nn.Module | None) -> Exported:
+    batch, axes = reading.batch_of(raw)
+    count = len(example_inputs) if isinstance(example_inputs, tuple) else 1
+    if count != len(axes):
         raise CaptureError(
             where="example_inputs",
-            got=f"{len(inputs)} tensors",
-            known=f"{len(input_values(raw))} inputs: {', '.join(input_values(raw))}",
+            got=f"{count} tensors",
+            known=f"{len(axes)} inputs: {', '.join(input_values(raw))}",
             do="pass one tensor for every input",
         )
+    inputs, _ = checked_inputs(example_inputs, axes)
+    check_loops(raw)
     with _quiet():
         program = raw.run_decompositions({})
     constants = reading.constants_of(program)
@@ -97,6 +108,7 @@ def _read(raw: ExportedProgram, inputs: tuple[Tensor, ...], model: nn.Module | N
         program=program,
         raw=raw,
         inputs=inputs,
+        axes=axes,
         expected=_module_outputs(model, inputs) if model else interpreted(program, constants, inputs),
         batch=batch,
         constants=constants,
@@ -118,23 +130,23 @@ def _check_eval(model: nn.Module) -> None:
         )
 
 
-def _export(model: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
+def _export(model: nn.Module, inputs: tuple[Tensor, ...], axes: Ints) -> ExportedProgram:
     batch = Dim("batch", min=1, max=LARGEST_BATCH)
     try:
         with _quiet():
-            return export(model, inputs, dynamic_shapes=_dynamic(model, inputs, batch), strict=False)
+            return export(model, inputs, dynamic_shapes=_dynamic(model, axes, batch), strict=False)
     except Exception as error:
         offences = tuple(_layers_without_form(model))
         if offences:
             raise UnsupportedOps(offences) from error
-        raise _export_failed(error) from error
+        raise export_failed(error, model) from error
 
 
 def _layers_without_form(model: nn.Module) -> Iterator[Offence]:
     """Layers that are refused anyway; some versions of torch cannot even export them."""
     for path, layer in model.named_modules():
         match layer:
-            case nn.RNNBase():
+            case nn.LSTM() | nn.GRU():
                 yield layer_refused(path, type(layer).__name__, "gru")
             case nn.InstanceNorm1d() | nn.InstanceNorm2d():
                 yield layer_refused(path, type(layer).__name__, "instance_norm")
@@ -142,27 +154,13 @@ def _layers_without_form(model: nn.Module) -> Iterator[Offence]:
                 yield layer_refused(path, type(layer).__name__, "native_batch_norm")
 
 
-def _dynamic(model: nn.Module, inputs: tuple[Tensor, ...], batch: object) -> object:
-    """Axis 0 of every input; forward(*args) takes them as one argument more deeply nested."""
-    axes = tuple({0: batch} for _ in inputs)
+def _dynamic(model: nn.Module, axes: Ints, batch: object) -> object:
+    """The batch of every input; forward(*args) takes them as one argument more deeply nested."""
+    shapes = tuple({axis: batch} for axis in axes)
     kinds = [each.kind for each in inspect.signature(model.forward).parameters.values()]
-    if inspect.Parameter.VAR_POSITIONAL not in kinds:
-        return axes
-    named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
-    return (*axes[:named], axes[named:])
-
-
-def _export_failed(error: Exception) -> CaptureError:
-    """Our words in front, torch's behind."""
-    message = str(error).strip()
-    known = "models that torch.export takes with a dynamic batch size"
-    if "data-dependent" in message or "DataDependent" in type(error).__name__:
-        do = "remove branches on values (`if x.sum() > 0`, .item(), masks) from forward"
-    elif "Constraints violated" in message or "specialized" in message:
-        do = "do not fix the batch size in forward: use x.shape[0], or -1 for the batch in view"
-    else:
-        do = "make `torch.export.export(model, inputs, strict=False)` work first; its message is above"
-    return CaptureError(where="torch.export", got=f"{type(error).__name__}: {message}", known=known, do=do)
+    variadic = inspect.Parameter.VAR_POSITIONAL
+    named = kinds.index(variadic) if variadic in kinds else len(shapes)
+    return (*shapes[:named], shapes[named:]) if len(shapes) > named else shapes
 
 
 def _module_outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -59,8 +59,8 @@ def _run(node: fx.Node, values: dict[fx.Node, Value], batch: int) -> Any:
         match values[leaf]:
             case Const(two, three) | Size(two, three):
                 return two if batch == 2 else three
-            case Act(_, shape):
-                return torch.zeros(batch, *shape, dtype=leaf.meta["val"].dtype)
+            case Act() as x:
+                return torch.zeros(x.form.sizes(batch), dtype=leaf.meta["val"].dtype)
         raise AssertionError(leaf)
 
     assert callable(node.target)

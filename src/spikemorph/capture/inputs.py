@@ -8,33 +8,66 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
+from torch.nn.utils.rnn import PackedSequence
 
+from spikemorph.capture.refusals import PACKED
+from spikemorph.capture.values import Ints
 from spikemorph.errors import DataError
 
 _KNOWN = "a floating-point tensor [batch, ...], or a tuple of them"
 
 
-def checked_inputs(example_inputs: object) -> tuple[Tensor, ...]:
-    """Example inputs as a tuple of batches of at least two samples.
+def checked_inputs(example_inputs: object, batch_axis: int | Ints) -> tuple[tuple[Tensor, ...], Ints]:
+    """Example inputs as a tuple of batches of at least two samples, and the batch axis of each.
 
     A single sample is repeated, because export takes a batch of one for a constant.
 
     Raises:
         DataError: no tensors, not floating-point, empty, not finite, or batches of different sizes.
     """
+    if isinstance(example_inputs, PackedSequence):
+        raise _packed("example_inputs")
     items = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     if not items:
         raise _wrong("example_inputs", "an empty tuple", "pass what forward takes")
-    tensors = tuple(_checked(f"example_inputs[{i}]", each) for i, each in enumerate(items))
-    sizes = [each.shape[0] for each in tensors]
+    axes = _batch_axes(batch_axis, len(items))
+    pairs = list(zip(items, axes, strict=True))
+    tensors = tuple(_checked(f"example_inputs[{i}]", *pair) for i, pair in enumerate(pairs))
+    sizes = [each.shape[axis] for each, axis in zip(tensors, axes, strict=True)]
     if len(set(sizes)) != 1:
         raise _wrong(
-            "example_inputs", f"batch sizes {sizes}", "give all inputs the same number of samples on axis 0"
+            "example_inputs",
+            f"batch sizes {sizes} on axes {list(axes)}",
+            "give all inputs the same number of samples; where the batch is not on axis 0, say so: "
+            "batch_axis=(0, 1) for a sequence and an initial state [layers, batch, units]",
         )
-    return tuple(torch.cat((each, each)) if sizes[0] == 1 else each for each in tensors)
+    if sizes[0] == 1:
+        tensors = tuple(torch.cat((each, each), axis) for each, axis in zip(tensors, axes, strict=True))
+    return tensors, axes
 
 
-def _checked(where: str, value: object) -> Tensor:
+def _batch_axes(batch_axis: int | Ints, count: int) -> Ints:
+    """One axis an input."""
+    axes = batch_axis if isinstance(batch_axis, tuple) else (batch_axis,) * count
+    right = len(axes) == count and all(type(each) is int and each >= 0 for each in axes)
+    if not right:
+        raise DataError(
+            where="batch_axis",
+            got=f"{batch_axis!r}",
+            known="an axis from 0 on for all inputs, or a tuple with one for each",
+            do=f"pass a number, or a tuple of {count}",
+        )
+    return axes
+
+
+def _packed(where: str) -> DataError:
+    got, known, do = PACKED
+    return DataError(where=where, got=got.removeprefix("on "), known=known, do=do)
+
+
+def _checked(where: str, value: object, axis: int) -> Tensor:
+    if isinstance(value, PackedSequence):
+        raise _packed(where)
     if not isinstance(value, Tensor):
         raise _wrong(where, f"a value of type {type(value).__name__}", "pass a tensor, or a tuple of tensors")
     if not value.is_floating_point():
@@ -43,8 +76,8 @@ def _checked(where: str, value: object) -> Tensor:
             f"a tensor of {value.dtype}",
             "convert images with x.float() / 255; put embeddings in front of the captured model",
         )
-    if value.dim() == 0 or value.numel() == 0:
-        got = f"a tensor of shape {list(value.shape)}"
+    if value.dim() <= axis or value.numel() == 0:
+        got = f"a tensor of shape {list(value.shape)}" + (f" with the batch on axis {axis}" if axis else "")
         raise _wrong(where, got, "pass at least one sample, [batch, ...]")
     if not bool(torch.isfinite(value).all()):
         raise _wrong(where, "NaN or infinity", "pass ordinary data, for example one batch of the test set")
@@ -56,10 +89,10 @@ def drawn_inputs(program: ExportedProgram) -> tuple[Tensor, ...]:
     stored = program.example_inputs
     if stored is not None:
         args, named = stored
-        return checked_inputs((*args, *named.values()))
+        return (*args, *named.values())
     generator = torch.Generator().manual_seed(0)
     return tuple(
-        torch.randn([2, *_sizes(value)[1:]], generator=generator, dtype=value.dtype)
+        torch.randn(_sizes(value), generator=generator, dtype=value.dtype)
         for value in input_values(program).values()
     )
 

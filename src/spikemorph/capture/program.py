@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
-from spikemorph.capture.batch import Batch
+from spikemorph.capture.batch import Batch, dynamic_sizes
 from spikemorph.capture.inputs import input_values
+from spikemorph.capture.values import Ints
 from spikemorph.errors import CaptureError
 from spikemorph.ir import structure as nesting
 from spikemorph.ir.structure import Structure
@@ -25,32 +26,36 @@ HOW_TO_EXPORT = (
 )
 
 
-def batch_of(program: ExportedProgram) -> Batch:
-    """The symbols of the batch sizes of all inputs.
+def batch_of(program: ExportedProgram) -> tuple[Batch, Ints]:
+    """The symbols of the batch sizes of all inputs, and the axis of each.
 
     Raises:
         CaptureError: an input has a fixed batch size, a second dynamic axis, or is no tensor.
     """
     symbols: set[Any] = set()
+    axes: list[int] = []
     for name, value in input_values(program).items():
         if not isinstance(value, Tensor):
             raise _input_refused(name, f"a {type(value).__name__}", "bake the value into the model")
-        sizes = [str(size) for size in value.shape]
-        if not sizes or not isinstance(value.shape[0], torch.SymInt):
-            raise _input_refused(name, f"the fixed shape [{', '.join(sizes)}]", HOW_TO_EXPORT)
-        if any(isinstance(size, torch.SymInt) for size in value.shape[1:]):
-            raise _input_refused(name, f"several dynamic axes [{', '.join(sizes)}]", HOW_TO_EXPORT)
-        symbols.add(value.shape[0].node.expr)
+        sizes = ", ".join(str(size) for size in value.shape)
+        dynamic = dynamic_sizes(value)
+        if not dynamic:
+            raise _input_refused(name, f"the fixed shape [{sizes}]", HOW_TO_EXPORT)
+        if len(dynamic) > 1:
+            raise _input_refused(name, f"several dynamic axes [{sizes}]", HOW_TO_EXPORT)
+        ((axis, size),) = dynamic.items()
+        symbols.add(size.node.expr)
+        axes.append(axis)
     if not symbols:
         raise _input_refused("the program", "no input at all", "pass what forward takes")
-    return Batch(frozenset(symbols))
+    return Batch(frozenset(symbols)), tuple(axes)
 
 
 def _input_refused(name: str, got: str, do: str) -> CaptureError:
     return CaptureError(
         where=f"input {name}",
         got=got,
-        known="tensors [batch, ...] with a dynamic batch on axis 0 only",
+        known="tensors [batch, ...] whose batch is dynamic, and no other axis",
         do=do,
     )
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 from spikemorph.errors import Offence
 from spikemorph.ir.graph import Origin
 
+PACKED = (
+    "on a packed sequence",
+    "padded batches [batch, elements, features]",
+    "call the recurrent layer on the padded batch, and give the lengths to simulate, evaluate and verify: "
+    "lengths=...",
+)
+"""got, known and do of a refusal."""
+
 _GATES = (
-    "feed-forward operations: sequences are not captured yet (gates multiply sums over time)",
-    "use Conv1d over time, or unroll a torch.nn.Linear recurrence over a fixed number of elements in forward",
+    "torch.nn.RNN, which sums over time; the gates of LSTM and GRU multiply sums over time: not converted",
+    "use torch.nn.RNN with nonlinearity='relu' or 'tanh', or Conv1d over time",
 )
 _NORM = (
     "BatchNorm at rest is an affine map; this norm divides by a statistic of the activations themselves",
@@ -68,7 +76,8 @@ _ANY = (
 )
 
 _TOPICS: tuple[tuple[tuple[str, str], str], ...] = (
-    (_GATES, "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"),
+    (_GATES, "lstm gru lstm_cell gru_cell"),
+    (PACKED[1:], "_pack_padded_sequence _pad_packed_sequence"),
     (
         _NORM,
         "layer_norm native_layer_norm group_norm native_group_norm instance_norm rms_norm "

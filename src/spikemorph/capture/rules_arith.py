@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from spikemorph.capture.context import RULES, Call, Context, batch_refused, per_sample
-from spikemorph.capture.values import Act, Const, Ints, Opaque, Poisoned, Refused, Value
+from spikemorph.capture.frames import emit_framewise
+from spikemorph.capture.values import Act, Const, Form, Ints, Opaque, Poisoned, Refused, Value
 from spikemorph.ir import ops
 
 
@@ -32,14 +34,14 @@ def affine(
 
 
 def broadcast_pair(ctx: Context, call: Call) -> tuple[Act, Act]:
-    """Both operands as activations of one rank: torch aligns shapes at the end, batch and all."""
+    """Both operands, which have the batch in one place: torch aligns shapes at the end, batch and all."""
     a, b = call.act("self"), call.act("other")
-    if len(a.shape) != len(b.shape):
+    if not a.form.broadcasts_to(call.form) or not b.form.broadcasts_to(call.form):
         raise batch_refused()
     return a, b
 
 
-def _operand(call: Call, value: Any, rank: int) -> Act | Tensor:
+def _operand(call: Call, value: Any, form: Form) -> Act | Tensor:
     """An operand as an activation, or as a constant that broadcasts against a sample (numbers: float64)."""
     match value:
         case Opaque():
@@ -47,41 +49,37 @@ def _operand(call: Call, value: Any, rank: int) -> Act | Tensor:
         case Act():
             return value
         case Const():
-            return per_sample(value, rank)
+            return per_sample(value, form)
         case _:
             return torch.tensor(float(call.number(value)), dtype=torch.float64)
 
 
 def _operands(call: Call) -> tuple[Act | Tensor, Act | Tensor]:
     first, second = call.args["self"], call.args["other"]
-    rank = max(len(each.shape) for each in (first, second) if isinstance(each, Act)) if _any_act(call) else 0
-    return _operand(call, first, rank), _operand(call, second, rank)
-
-
-def _any_act(call: Call) -> bool:
-    return any(isinstance(call.args[name], Act) for name in ("self", "other"))
+    forms = [each.form for each in (first, second) if isinstance(each, Act)]
+    form = max(forms, key=lambda each: each.rank, default=Form(()))
+    return _operand(call, first, form), _operand(call, second, form)
 
 
 def _as_float(tensor: Tensor) -> Tensor:
     return tensor if tensor.is_floating_point() else tensor.double()
 
 
-@RULES("add")
+@RULES.anywhere("add")
 def _add(ctx: Context, call: Call) -> Value:
     return _sum(ctx, call, float(call.number(call.args["alpha"])))
 
 
-@RULES("sub")
+@RULES.anywhere("sub")
 def _sub(ctx: Context, call: Call) -> Value:
     return _sum(ctx, call, -float(call.number(call.args["alpha"])))
 
 
-@RULES("rsub")
+@RULES.anywhere("rsub")
 def _rsub(ctx: Context, call: Call) -> Value:
     """other - alpha * self."""
     swapped = {**call.args, "self": call.args["other"], "other": call.args["self"]}
-    call = Call(call.node, call.origin, call.base, swapped, call.shape)
-    return _sum(ctx, call, -float(call.number(call.args["alpha"])))
+    return _sum(ctx, replace(call, args=swapped), -float(call.number(call.args["alpha"])))
 
 
 def _sum(ctx: Context, call: Call, alpha: float) -> Act:
@@ -92,7 +90,7 @@ def _sum(ctx: Context, call: Call, alpha: float) -> Act:
             if abs(alpha) != 1:
                 size = torch.tensor(abs(alpha), dtype=torch.float64)
                 b = affine(ctx, call, b, gain=size, shape=b.shape, part="alpha")
-            return ctx.emit(call, ops.Add((1, 1 if alpha > 0 else -1)), a, b)
+            return emit_framewise(ctx, call, ops.Add((1, 1 if alpha > 0 else -1)), a, b, shape=call.shape)
         case Act() as a, Tensor() as constant:
             return affine(
                 ctx, call, a, offset=_as_float(constant) if alpha == 1 else _as_float(constant) * alpha
@@ -103,17 +101,17 @@ def _sum(ctx: Context, call: Call, alpha: float) -> Act:
     raise Poisoned
 
 
-@RULES("mul")
+@RULES.anywhere("mul")
 def _mul(ctx: Context, call: Call) -> Value:
     match _operands(call):
         case Act(), Act():
-            return ctx.emit(call, ops.Mul(), *broadcast_pair(ctx, call))
+            return emit_framewise(ctx, call, ops.Mul(), *broadcast_pair(ctx, call), shape=call.shape)
         case (Act() as x, Tensor() as gain) | (Tensor() as gain, Act() as x):
             return affine(ctx, call, x, gain=_as_float(gain))
     raise Poisoned
 
 
-@RULES("div")
+@RULES.anywhere("div")
 def _div(ctx: Context, call: Call) -> Value:
     if call.args.get("rounding_mode") is not None:
         raise Refused("with rounding", "true division", "leave rounding to the quantiser")
@@ -129,12 +127,12 @@ def _div(ctx: Context, call: Call) -> Value:
     )
 
 
-@RULES("neg")
+@RULES.anywhere("neg")
 def _neg(ctx: Context, call: Call) -> Value:
     return affine(ctx, call, call.act(), gain=torch.tensor(-1.0, dtype=torch.float64))
 
 
-@RULES("pow.Tensor_Scalar")
+@RULES.anywhere("pow.Tensor_Scalar")
 def _pow(ctx: Context, call: Call) -> Value:
     exponent = call.number(call.args["exponent"])
     if exponent == 1:
@@ -148,7 +146,7 @@ def _pow(ctx: Context, call: Call) -> Value:
     return _square(ctx, call)
 
 
-@RULES("square")
+@RULES.anywhere("square")
 def _square(ctx: Context, call: Call) -> Value:
     x = call.act()
-    return ctx.emit(call, ops.Mul(), x, x)
+    return emit_framewise(ctx, call, ops.Mul(), x, x, shape=call.shape)

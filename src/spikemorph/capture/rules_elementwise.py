@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable
 
 from spikemorph.capture.context import RULES, Call, Context, fixed, per_sample
+from spikemorph.capture.frames import emit_framewise
 from spikemorph.capture.rules_arith import affine, broadcast_pair
-from spikemorph.capture.values import Act, Const, Refused, Value
+from spikemorph.capture.values import Act, Const, Form, Refused, Value
 from spikemorph.ir import functions as fn
 from spikemorph.ir import ops
 
@@ -15,11 +16,11 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
 def _function(call: Call, function: fn.Function, ctx: Context) -> Act:
-    return ctx.emit(call, ops.Elementwise(function), call.act())
+    return emit_framewise(ctx, call, ops.Elementwise(function), call.act(), shape=call.shape)
 
 
 def _register(names: tuple[str, ...], make: Callable[[Call], fn.Function]) -> None:
-    RULES(*names)(lambda ctx, call: _function(call, make(call), ctx))
+    RULES.anywhere(*names)(lambda ctx, call: _function(call, make(call), ctx))
 
 
 def _bounded(lo: float | None, hi: float | None) -> fn.Function:
@@ -76,7 +77,7 @@ _register(("threshold",), _threshold)
 _register(("leaky_relu",), lambda call: fn.LeakyRelu(float(call.args["negative_slope"])))
 
 
-@RULES("clamp", "clip", "clamp_min", "clamp_max", "hardtanh")
+@RULES.anywhere("clamp", "clip", "clamp_min", "clamp_max", "hardtanh")
 def _clamp(ctx: Context, call: Call) -> Value:
     lo = _bound(call, call.args.get("min", call.args.get("min_val")))
     hi = _bound(call, call.args.get("max", call.args.get("max_val")))
@@ -99,12 +100,12 @@ def _bound(call: Call, value: object) -> float | None:
     return float(call.number(value))
 
 
-@RULES("maximum", "max.other")
+@RULES.anywhere("maximum", "max.other")
 def _maximum(ctx: Context, call: Call) -> Value:
     first, second = call.args["self"], call.args["other"]
     match first, second:
         case (Act() as x, Const() as c) | (Const() as c, Act() as x):
-            bound = _uniform(c, len(x.shape))
+            bound = _uniform(c, x.form)
             if bound is not None and x.shape == call.shape:
                 return ctx.emit(call, ops.Elementwise(_bounded(bound, None)), x)
             raise _tensor_bound_refused()
@@ -119,19 +120,19 @@ def _maximum(ctx: Context, call: Call) -> Value:
     return ctx.emit(call, ops.AMax((0,), keepdim=False), both)
 
 
-@RULES("minimum", "min.other")
+@RULES.anywhere("minimum", "min.other")
 def _minimum(ctx: Context, call: Call) -> Value:
     first, second = call.args["self"], call.args["other"]
     match first, second:
         case (Act() as x, Const() as c) | (Const() as c, Act() as x):
-            bound = _uniform(c, len(x.shape))
+            bound = _uniform(c, x.form)
             if bound is not None and x.shape == call.shape:
                 return ctx.emit(call, ops.Elementwise(fn.Clamp(None, bound)), x)
     raise _tensor_bound_refused()
 
 
-def _uniform(value: Const, rank: int) -> float | None:
-    tensor = per_sample(value, rank).flatten()
+def _uniform(value: Const, form: Form) -> float | None:
+    tensor = per_sample(value, form).flatten()
     return float(tensor[0]) if tensor.numel() and bool((tensor == tensor[0]).all()) else None
 
 
@@ -143,22 +144,22 @@ def _tensor_bound_refused() -> Refused:
     )
 
 
-@RULES("prelu", "_prelu_kernel")
+@RULES.anywhere("prelu", "_prelu_kernel")
 def _prelu(ctx: Context, call: Call) -> Value:
     x, weight = call.act(), call.const("weight")
     assert weight is not None
     slopes = fixed(weight).flatten()
     if bool((slopes == slopes[0]).all()):
-        return ctx.emit(call, ops.Elementwise(fn.LeakyRelu(float(slopes[0]))), x)
+        return _function(call, fn.LeakyRelu(float(slopes[0])), ctx)
     # a slope per channel is no single function: relu(x) + slope * min(x, 0)
     up = ctx.emit(call, ops.Elementwise(fn.Relu()), x, shape=x.shape, part="positive")
     low = ctx.emit(call, ops.Elementwise(fn.Clamp(None, 0.0)), x, shape=x.shape, part="negative")
-    gain = slopes.reshape(-1, *(1,) * (len(x.shape) - 1))
+    gain = slopes.reshape(-1, *(1,) * (len(x.shape) - 1 - call.axis(1, x.form)))
     down = affine(ctx, call, low, gain=gain, shape=x.shape, part="slope")
     return ctx.emit(call, ops.Add((1, 1)), up, down)
 
 
-@RULES("mish")
+@RULES.anywhere("mish")
 def _mish(ctx: Context, call: Call) -> Value:
     x = call.act()
     soft = ctx.emit(call, ops.Elementwise(fn.Softplus()), x, part="softplus")
@@ -166,10 +167,10 @@ def _mish(ctx: Context, call: Call) -> Value:
     return ctx.emit(call, ops.Mul(), x, gate)
 
 
-@RULES("glu")
+@RULES.anywhere("glu")
 def _glu(ctx: Context, call: Call) -> Value:
     x = call.act()
-    axis = call.axis(call.args["dim"], len(x.shape))
+    axis = call.axis(call.args["dim"], x.form)
     half = x.shape[axis] // 2
     value = ctx.emit(call, ops.Slice(axis, 0, half), x, part="value")
     gate = ctx.emit(call, ops.Slice(axis, half, 2 * half), x, part="gate")

@@ -9,7 +9,7 @@ from spikemorph.capture.values import Parts, Refused, Value
 from spikemorph.ir import ops
 
 
-@RULES(
+@RULES.anywhere(
     "clone",
     "contiguous",
     "detach",
@@ -25,7 +25,7 @@ def _identity(ctx: Context, call: Call) -> Value:
     return call.act(next(iter(call.args)))
 
 
-@RULES("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
+@RULES.anywhere("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
 def _dropout(ctx: Context, call: Call) -> Value:
     if call.args["train"] and call.args["p"]:
         raise Refused(
@@ -37,7 +37,7 @@ def _dropout(ctx: Context, call: Call) -> Value:
     return Parts((x, None)) if call.parts else x
 
 
-@RULES("_to_copy", "to", "type_as")
+@RULES.anywhere("_to_copy", "to", "type_as")
 def _convert(ctx: Context, call: Call) -> Value:
     before, after = call.node.args[0], call.node
     assert isinstance(before, torch.fx.Node)
@@ -50,22 +50,22 @@ def _convert(ctx: Context, call: Call) -> Value:
     return call.act(next(iter(call.args)))
 
 
-@RULES("softmax", "_softmax")
+@RULES.anywhere("softmax", "_softmax")
 def _softmax(ctx: Context, call: Call) -> Value:
     x = call.act()
-    return ctx.emit(call, ops.Softmax(call.axis(call.args["dim"], len(x.shape))), x)
+    return ctx.emit(call, ops.Softmax(call.axis(call.args["dim"], x.form)), x)
 
 
-@RULES("log_softmax", "_log_softmax")
+@RULES.anywhere("log_softmax", "_log_softmax")
 def _log_softmax(ctx: Context, call: Call) -> Value:
     x = call.act()
-    return ctx.emit(call, ops.Softmax(call.axis(call.args["dim"], len(x.shape)), log=True), x)
+    return ctx.emit(call, ops.Softmax(call.axis(call.args["dim"], x.form), log=True), x)
 
 
-@RULES("argmax")
+@RULES.anywhere("argmax")
 def _argmax(ctx: Context, call: Call) -> Value:
     x = call.act()
     if call.args["dim"] is None:
         raise batch_refused()
-    axis = call.axis(call.args["dim"], len(x.shape))
+    axis = call.axis(call.args["dim"], x.form)
     return ctx.emit(call, ops.Argmax(axis, bool(call.args["keepdim"])), x)

@@ -4,53 +4,64 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from spikemorph.capture.context import RULES, Call, Context, fixed
-from spikemorph.capture.values import Act, Const, Ints, Parts, Poisoned, Refused, Value
+from spikemorph.capture.context import RULES, Call, Context, fixed, layout_refused
+from spikemorph.capture.frames import channels_first, emit_channels_first
+from spikemorph.capture.values import BATCH_FIRST, Act, Const, Folded, Ints, Parts, Poisoned, Refused, Value
 from spikemorph.ir import ops
 
 
-@RULES("conv1d", "conv2d")
+@RULES.anywhere("conv1d", "conv2d")
 def _conv(ctx: Context, call: Call) -> Value:
     return _plain_conv(ctx, call, transposed=False)
 
 
-@RULES("conv_transpose1d", "conv_transpose2d")
+@RULES.anywhere("conv_transpose1d", "conv_transpose2d")
 def _conv_transpose(ctx: Context, call: Call) -> Value:
     return _plain_conv(ctx, call, transposed=True)
 
 
-@RULES("convolution")
+@RULES.anywhere("convolution")
 def _convolution(ctx: Context, call: Call) -> Value:
     return _plain_conv(ctx, call, transposed=bool(call.args["transposed"]))
 
 
 def _plain_conv(ctx: Context, call: Call, *, transposed: bool) -> Value:
-    x, weight = call.act("input"), call.const("weight")
+    x, weight = _channelled(call), call.const("weight")
     assert weight is not None
-    spatial = fixed(weight).dim() - 2
-    if spatial not in (1, 2) or len(x.shape) != spatial + 1:
+    kernel = fixed(weight)
+    spatial, frames = kernel.dim() - 2, int(isinstance(x.layout, Folded))
+    if spatial not in (1, 2) or len(x.shape) != frames + 1 + spatial:
         raise Refused(
-            f"over {spatial} axes of a sample of {len(x.shape)} axes",
+            f"over {spatial} axes of a sample of {len(x.shape) - frames} axes",
             "Conv1d on [batch, channels, length], Conv2d on [batch, channels, height, width]",
             "rebuild 3-d convolutions from 2-d ones; give the input a batch and a channel axis",
         )
+    x = channels_first(ctx, call, x)
     dilation = call.ints("dilation", spatial)
     if isinstance(call.args["padding"], str):
-        x, padding = _named_padding(ctx, call, x, fixed(weight), dilation)
+        x, padding = _named_padding(ctx, call, x, kernel, dilation)
     else:
         padding = call.ints("padding", spatial)
     bias = call.const("bias")
     op = ops.Conv(
-        weight=ctx.weight(call, weight),
+        weight=ctx.tensor(call, kernel.unsqueeze(2)) if frames else ctx.weight(call, weight),
         bias=None if bias is None else ctx.weight(call, bias),
-        stride=call.ints("stride", spatial),
-        padding=padding,
-        dilation=dilation,
+        stride=(1,) * frames + call.ints("stride", spatial),
+        padding=(0,) * frames + padding,
+        dilation=(1,) * frames + dilation,
         groups=int(call.args["groups"]),
         transposed=transposed,
-        output_padding=call.ints("output_padding", spatial) if transposed else (),
+        output_padding=(0,) * frames + call.ints("output_padding", spatial) if transposed else (),
     )
-    return ctx.emit(call, op, x)
+    return emit_channels_first(ctx, call, op, x, call.shape)
+
+
+def _channelled(call: Call) -> Act:
+    """The input, which must have its channels on axis 1 in torch."""
+    x = call.act("input")
+    if x.layout != BATCH_FIRST and not isinstance(x.layout, Folded):
+        raise layout_refused(x.layout)
+    return x
 
 
 def _named_padding(ctx: Context, call: Call, x: Act, weight: Tensor, dilation: Ints) -> tuple[Act, Ints]:
@@ -60,13 +71,15 @@ def _named_padding(ctx: Context, call: Call, x: Act, weight: Tensor, dilation: I
     totals = [gap * (size - 1) for gap, size in zip(dilation, weight.shape[2:], strict=True)]
     extra = [total % 2 for total in totals]
     if any(extra):
-        shape = (x.shape[0], *(size + more for size, more in zip(x.shape[1:], extra, strict=True)))
-        pads = (0, 0, *(n for more in extra for n in (0, more)))
+        kept = len(x.shape) - len(extra)
+        grown = (size + more for size, more in zip(x.shape[kept:], extra, strict=True))
+        shape = (*x.shape[:kept], *grown)
+        pads = (*(0, 0) * kept, *(n for more in extra for n in (0, more)))
         x = ctx.emit(call, ops.Pad(pads), x, shape=shape, part="pad")
     return x, tuple(total // 2 for total in totals)
 
 
-@RULES("linear")
+@RULES.anywhere("linear")
 def _linear(ctx: Context, call: Call) -> Value:
     x, weight, bias = call.act("input"), call.const("weight"), call.const("bias")
     assert weight is not None
@@ -78,7 +91,7 @@ def _emit_linear(ctx: Context, call: Call, x: Act, weight: str, bias: Const | No
     return ctx.emit(call, ops.Linear(weight, name), x)
 
 
-@RULES("addmm")
+@RULES.anywhere("addmm")
 def _addmm(ctx: Context, call: Call) -> Value:
     x, matrix, bias = call.act("mat1"), call.const("mat2"), call.const("self")
     assert matrix is not None and bias is not None
@@ -91,7 +104,7 @@ def _addmm(ctx: Context, call: Call) -> Value:
     return _emit_linear(ctx, call, x, ctx.tensor(call, fixed(matrix).t()), bias)
 
 
-@RULES("mm", "bmm", "matmul")
+@RULES.anywhere("mm", "bmm", "matmul")
 def _matmul(ctx: Context, call: Call) -> Value:
     left, right = list(call.args.values())[:2]
     if isinstance(left, Act) and isinstance(right, Const):
@@ -125,7 +138,7 @@ def _from_right(ctx: Context, call: Call, x: Act, matrix: Tensor) -> Act:
 def _from_left(ctx: Context, call: Call, matrix: Tensor, x: Act) -> Act:
     """matrix @ x mixes the axis before the last: turn it last, apply, turn it back."""
     rank = len(x.shape)
-    if rank < 2:
+    if rank < 2 or x.layout != BATCH_FIRST:
         raise Refused(
             "with the batch as a matrix axis",
             "x @ constant, or constant @ x where x has two axes besides the batch",
@@ -144,12 +157,12 @@ def _from_left(ctx: Context, call: Call, matrix: Tensor, x: Act) -> Act:
     return ctx.emit(call, ops.Permute(swap), mixed)
 
 
-@RULES("_native_batch_norm_legit_no_training")
+@RULES.anywhere("_native_batch_norm_legit_no_training")
 def _batch_norm_at_rest(ctx: Context, call: Call) -> Value:
-    return Parts((_emit_batch_norm(ctx, call, call.parts[0]), None, None))
+    return Parts((_emit_batch_norm(ctx, call, call.part_shape(0)), None, None))
 
 
-@RULES("batch_norm")
+@RULES.anywhere("batch_norm")
 def _batch_norm(ctx: Context, call: Call) -> Value:
     if call.args["training"]:
         raise Refused(
@@ -160,8 +173,8 @@ def _batch_norm(ctx: Context, call: Call) -> Value:
     return _emit_batch_norm(ctx, call, call.shape)
 
 
-def _emit_batch_norm(ctx: Context, call: Call, shape: Ints | None) -> Act:
-    x = call.act("input")
+def _emit_batch_norm(ctx: Context, call: Call, shape: Ints) -> Act:
+    x = channels_first(ctx, call, _channelled(call))
     mean, variance = call.const("running_mean"), call.const("running_var")
     assert mean is not None and variance is not None
     weight, bias = call.const("weight"), call.const("bias")
@@ -172,4 +185,4 @@ def _emit_batch_norm(ctx: Context, call: Call, shape: Ints | None) -> Act:
         variance=ctx.weight(call, variance),
         eps=float(call.args["eps"]),
     )
-    return ctx.emit(call, op, x, shape=x.shape if shape is None else shape)
+    return emit_channels_first(ctx, call, op, x, shape)

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import torch
 
-from spikemorph.capture.context import RULES, Call, Context
+from spikemorph.capture.context import RULES, Call, Context, batch_refused
+from spikemorph.capture.frames import emit_framewise
 from spikemorph.capture.rules_arith import affine
 from spikemorph.capture.values import Act, Ints, Parts, Refused, Value
 from spikemorph.ir import ops
@@ -26,13 +27,23 @@ def _windows(call: Call) -> tuple[Ints, Ints, Ints]:
     return kernel, stride, call.ints("padding", n)
 
 
+def _emit(ctx: Context, call: Call, op: ops.Op, x: Act, shape: Ints) -> Act:
+    """The result of an op on windows of the trailing axes, which the batch and its frames must not be on."""
+    free = x.form.rank - _spatial(call)
+    if x.form.batch_axis >= free:
+        raise batch_refused()
+    if free == 1:
+        return ctx.emit(call, op, x, shape=shape)
+    return emit_framewise(ctx, call, op, x, shape=shape)
+
+
 def _emit_max_pool(ctx: Context, call: Call, shape: Ints) -> Act:
     dilation = call.ints("dilation", _spatial(call))
     op = ops.MaxPool(*_windows(call), dilation, bool(call.args["ceil_mode"]))
-    return ctx.emit(call, op, call.act(), shape=shape)
+    return _emit(ctx, call, op, call.act(), shape)
 
 
-@RULES("max_pool1d", "max_pool2d")
+@RULES.anywhere("max_pool1d", "max_pool2d")
 def _max_pool(ctx: Context, call: Call) -> Value:
     return _emit_max_pool(ctx, call, call.shape)
 
@@ -46,14 +57,13 @@ def _values_only(call: Call) -> None:
         )
 
 
-@RULES("max_pool2d_with_indices", "max_pool1d_with_indices")
+@RULES.anywhere("max_pool2d_with_indices", "max_pool1d_with_indices")
 def _max_pool_with_indices(ctx: Context, call: Call) -> Value:
     _values_only(call)
-    assert call.parts[0] is not None
-    return Parts((_emit_max_pool(ctx, call, call.parts[0]), None))
+    return Parts((_emit_max_pool(ctx, call, call.part_shape(0)), None))
 
 
-@RULES("avg_pool1d", "avg_pool2d")
+@RULES.anywhere("avg_pool1d", "avg_pool2d")
 def _avg_pool(ctx: Context, call: Call) -> Value:
     op = ops.AvgPool(
         *_windows(call),
@@ -61,27 +71,26 @@ def _avg_pool(ctx: Context, call: Call) -> Value:
         count_include_pad=bool(call.args["count_include_pad"]),
         divisor=call.args.get("divisor_override"),
     )
-    return ctx.emit(call, op, call.act())
+    return _emit(ctx, call, op, call.act(), call.shape)
 
 
-@RULES("adaptive_avg_pool1d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d")
+@RULES.anywhere("adaptive_avg_pool1d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d")
 def _adaptive_avg_pool(ctx: Context, call: Call) -> Value:
     size = call.shape[len(call.shape) - _spatial(call) :]
-    return ctx.emit(call, ops.AdaptiveAvgPool(size), call.act())
+    return _emit(ctx, call, ops.AdaptiveAvgPool(size), call.act(), call.shape)
 
 
-@RULES("adaptive_max_pool1d", "adaptive_max_pool2d")
+@RULES.anywhere("adaptive_max_pool1d", "adaptive_max_pool2d")
 def _adaptive_max_pool(ctx: Context, call: Call) -> Value:
     _values_only(call)
-    x, shape = call.act(), call.parts[0]
-    assert shape is not None
+    x, shape = call.act(), call.part_shape(0)
     n = _spatial(call)
     axes = tuple(range(len(x.shape) - n, len(x.shape)))
     if all(shape[axis] == 1 for axis in axes):
-        return Parts((ctx.emit(call, ops.AMax(axes, keepdim=True), x, shape=shape), None))
+        return Parts((_emit(ctx, call, ops.AMax(axes, keepdim=True), x, shape), None))
     windows = [_uniform_windows(x.shape[axis], shape[axis]) for axis in axes]
     op = ops.MaxPool(tuple(k for k, _ in windows), tuple(s for _, s in windows), (0,) * n, (1,) * n)
-    return Parts((ctx.emit(call, op, x, shape=shape), None))
+    return Parts((_emit(ctx, call, op, x, shape), None))
 
 
 def _uniform_windows(size: int, out: int) -> tuple[int, int]:
@@ -98,56 +107,55 @@ def _uniform_windows(size: int, out: int) -> tuple[int, int]:
     return lengths.pop(), strides.pop()
 
 
-@RULES("mean.dim")
+@RULES.anywhere("mean.dim")
 def _mean(ctx: Context, call: Call) -> Value:
     x = call.act()
-    axes = call.axes(call.args["dim"], len(x.shape))
+    axes = call.axes(call.args["dim"], x.form)
     return ctx.emit(call, ops.Mean(axes, bool(call.args["keepdim"])), x)
 
 
-@RULES("sum.dim_IntList")
+@RULES.anywhere("sum.dim_IntList")
 def _sum(ctx: Context, call: Call) -> Value:
     x = call.act()
-    axes = call.axes(call.args["dim"], len(x.shape))
+    axes = call.axes(call.args["dim"], x.form)
     count = math.prod(x.shape[axis] for axis in axes)
     mean = ctx.emit(call, ops.Mean(axes, bool(call.args["keepdim"])), x, part="mean")
     return affine(ctx, call, mean, gain=torch.tensor(float(count), dtype=torch.float64))
 
 
-@RULES("amax")
+@RULES.anywhere("amax")
 def _amax(ctx: Context, call: Call) -> Value:
     x = call.act()
-    axes = call.axes(call.args["dim"], len(x.shape))
+    axes = call.axes(call.args["dim"], x.form)
     return ctx.emit(call, ops.AMax(axes, bool(call.args["keepdim"])), x)
 
 
-@RULES("max.dim")
+@RULES.anywhere("max.dim")
 def _max(ctx: Context, call: Call) -> Value:
     """(values, indices): the indices, where they are read, are an argmax, which is checked as such."""
     x, keepdim = call.act(), bool(call.args["keepdim"])
-    axis = call.axis(call.args["dim"], len(x.shape))
-    shape = call.parts[0]
+    axis = call.axis(call.args["dim"], x.form)
     values = indices = None
     if 0 in call.used:
-        values = ctx.emit(call, ops.AMax((axis,), keepdim), x, shape=shape)
+        values = ctx.emit(call, ops.AMax((axis,), keepdim), x, shape=call.part_shape(0))
     if 1 in call.used:
-        indices = ctx.emit(call, ops.Argmax(axis, keepdim), x, shape=shape, part="argmax")
+        indices = ctx.emit(call, ops.Argmax(axis, keepdim), x, shape=call.part_shape(1), part="argmax")
     return Parts((values, indices))
 
 
-@RULES("upsample_nearest1d", "upsample_nearest2d")
+@RULES.anywhere("upsample_nearest1d", "upsample_nearest2d")
 def _nearest(ctx: Context, call: Call) -> Value:
-    size = call.shape[1:]
+    size = call.shape[len(call.shape) - _spatial(call) :]
     op = ops.Upsample(size, "nearest", scales=_scales(call, len(size)))
-    return ctx.emit(call, op, call.act(_data(call)))
+    return _emit(ctx, call, op, call.act(_data(call)), call.shape)
 
 
-@RULES("upsample_linear1d", "upsample_bilinear2d")
+@RULES.anywhere("upsample_linear1d", "upsample_bilinear2d")
 def _linear(ctx: Context, call: Call) -> Value:
-    size = call.shape[1:]
+    size = call.shape[len(call.shape) - _spatial(call) :]
     align = bool(call.args["align_corners"])
     op = ops.Upsample(size, "linear", align, _scales(call, len(size)))
-    return ctx.emit(call, op, call.act(_data(call)))
+    return _emit(ctx, call, op, call.act(_data(call)), call.shape)
 
 
 def _data(call: Call) -> str:

@@ -13,17 +13,30 @@ from spikemorph.capture import (  # noqa: F401  (the rules register themselves)
     rules_arith,
     rules_elementwise,
     rules_host,
+    rules_join,
     rules_linear,
     rules_pool,
+    rules_rnn,
     rules_shape,
 )
 from spikemorph.capture.batch import Batch
-from spikemorph.capture.context import RULES, Call, Context, Rule, batch_refused
+from spikemorph.capture.context import RULES, Call, Context, batch_refused, layout_refused
 from spikemorph.capture.export import Exported
 from spikemorph.capture.fold import fold, is_constant, leaves, replaced
 from spikemorph.capture.naming import attention_of, base_name, origin_of, packet
 from spikemorph.capture.refusals import unsupported
-from spikemorph.capture.values import Act, Const, Opaque, Parts, Poisoned, Refused, Size, Value
+from spikemorph.capture.values import (
+    BATCH_FIRST,
+    Act,
+    Const,
+    Form,
+    Opaque,
+    Parts,
+    Poisoned,
+    Refused,
+    Size,
+    Value,
+)
 from spikemorph.errors import CaptureError, Offence
 from spikemorph.ir.graph import Node, Origin
 
@@ -35,15 +48,15 @@ class Walked:
 
     Args:
         nodes: in data-flow order, operations that no output needs included.
-        outputs: node name of every output, None where a refused operation left nothing.
-        owners: node name of every exported operation that is one activation here, by its own name.
+        outputs: every output, None where a refused operation left nothing.
+        owners: every exported operation that is one activation here, by its own name.
         kept: nodes that were read by refused operations.
     """
 
     nodes: tuple[Node, ...]
     tensors: dict[str, Tensor]
-    outputs: tuple[str | None, ...]
-    owners: dict[str, str]
+    outputs: tuple[Act | None, ...]
+    owners: dict[str, Act]
     offences: tuple[Offence, ...]
     kept: frozenset[str]
 
@@ -65,7 +78,7 @@ def walk(exported: Exported) -> Walked:
         nodes=tuple(state.ctx.nodes),
         tensors=state.ctx.tensors,
         outputs=tuple(state.output(number, name) for number, name in enumerate(exported.outputs)),
-        owners={node.name: value.name for node, value in state.values.items() if isinstance(value, Act)},
+        owners={node.name: value for node, value in state.values.items() if isinstance(value, Act)},
         offences=tuple(state.offences),
         kept=frozenset(state.kept),
     )
@@ -86,11 +99,11 @@ class _Walk:
             tensor = self.exported.constants[node.name]
             self.values[node] = Const(tensor, tensor)
             return
-        shape = self.batch.sample_shape(node.meta["val"])
-        assert shape is not None
+        form = self.batch.form(node.meta["val"])
+        assert form is not None
         several = len(self.exported.inputs) > 1
         name = f"input_{self.ctx.inputs}" if several else "input"
-        self.values[node] = self.ctx.input(name, shape, Origin(call="input"))
+        self.values[node] = self.ctx.input(name, form, Origin(call="input"))
 
     def attribute(self, node: fx.Node) -> None:
         """A tensor that hangs on the exported module itself; submodules belong to control flow."""
@@ -126,38 +139,48 @@ class _Walk:
             return self._item(node)
         if is_constant(node, self.values):
             return fold(node, self.values)
-        rule = RULES.find(node.target)
-        if rule is None:
+        if RULES.find(node.target, anywhere=False) is None:
             raise _unsupported(node)
-        return self._apply(node, rule, val)
+        return self._apply(node, val)
 
-    def _apply(self, node: fx.Node, rule: Rule, val: object) -> Value:
+    def _apply(self, node: fx.Node, val: object) -> Value:
         operands = [self.values.get(each, Opaque()) for each in node.all_input_nodes]
         if any(isinstance(each, Opaque) for each in operands):
             raise Poisoned
+        call = self._called(node, val)
+        found = (*operands, call.form, *call.parts)
+        layouts = [each.layout for each in found if isinstance(each, Act | Form)]
+        odd = next((each for each in layouts if each != BATCH_FIRST), None)
+        rule = RULES.find(node.target, anywhere=odd is not None)
+        if rule is None:
+            assert odd is not None
+            raise layout_refused(odd)
+        value = rule(self.ctx, call)
+        if not isinstance(value, Parts):
+            return _laid_out(value, call.form)
+        pairs = zip(value.items, call.parts, strict=True)
+        return Parts(tuple(_laid_out(item, form) if item and form else item for item, form in pairs))
+
+    def _called(self, node: fx.Node, val: object) -> Call:
         several = isinstance(val, list | tuple)
-        shape = () if several else self.batch.sample_shape(val)
-        if shape is None:
-            raise batch_refused()
+        form = Form(()) if several else self.batch.form(val)
+        parts = tuple(map(self.batch.form, val)) if isinstance(val, list | tuple) else ()
         used = frozenset(
             int(user.args[1])  # type: ignore[arg-type]
             for user in node.users
             if user.target is operator.getitem
         )
-        call = Call(
+        if form is None or any(parts[number] is None for number in used):
+            raise batch_refused()
+        return Call(
             node=node,
             origin=origin_of(node),
             base=base_name(node),
             args=self._arguments(node),
-            shape=shape,
-            parts=tuple(self.batch.sample_shape(each) for each in val)
-            if isinstance(val, list | tuple)
-            else (),
+            form=form,
+            parts=parts,
             used=used,
         )
-        if any(call.parts[number] is None for number in used):
-            raise batch_refused()
-        return rule(self.ctx, call)
 
     def _arguments(self, node: fx.Node) -> dict[str, Any]:
         """Arguments by name, as the operation's schema has them, nodes replaced by their values."""
@@ -199,17 +222,17 @@ class _Walk:
     def _stand_in(self, node: fx.Node) -> Value:
         """A further input in place of a refused result, so that the walk can go on behind it."""
         val = node.meta.get("val")
-        shape = self.batch.sample_shape(val)
-        if shape is None or not isinstance(val, Tensor) or not val.is_floating_point():
+        form = self.batch.form(val)
+        if form is None or not isinstance(val, Tensor) or not val.is_floating_point():
             return Opaque()
-        return self.ctx.input(base_name(node), shape, origin_of(node))
+        return self.ctx.input(base_name(node), form, origin_of(node))
 
-    def output(self, number: int, name: str) -> str | None:
-        """Node name of an output."""
+    def output(self, number: int, name: str) -> Act | None:
+        """The activation that is an output."""
         value = {node.name: each for node, each in self.values.items()}.get(name, Opaque())
         match value:
             case Act():
-                return value.name
+                return value
             case Const() | Size():
                 raise CaptureError(
                     where=f"output {number}",
@@ -219,6 +242,14 @@ class _Walk:
                 )
             case _:
                 return None
+
+
+def _laid_out(value: Value, form: Form) -> Value:
+    """The result of a rule as torch has it: rules compute samples, the exported program knows the layout."""
+    if not isinstance(value, Act):
+        return value
+    assert value.shape == form.shape, (value, form)
+    return replace(value, layout=form.layout)
 
 
 def _unsupported(node: fx.Node) -> Refused:

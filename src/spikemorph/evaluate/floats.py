@@ -10,6 +10,7 @@ from torch import Tensor
 from spikemorph.evaluate import functions, pooling
 from spikemorph.evaluate.host import HOST
 from spikemorph.evaluate.linear import LINEAR, LINEAR_OPS, align_ranks
+from spikemorph.evaluate.recurrent import recur
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Graph, Node
 from spikemorph.ir.table import OpTable
@@ -74,6 +75,15 @@ def _quantiser(op: ops.Op, inputs: Sequence[Tensor], tensors: Mapping[str, Tenso
             else functions.apply(link, x)
         )
     return x
+
+
+@FLOATS.rule(ops.Recurrence)
+def _recurrence(op: ops.Op, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]) -> Tensor:
+    assert isinstance(op, ops.Recurrence) and not isinstance(op.cell, ops.Neuron)
+    (x,), cell = inputs, op.cell
+    rule = FLOATS[type(cell)]
+    weight = tensors[op.weight].to(x.dtype)
+    return recur(op, x, weight, lambda acc, n: rule(cell, [acc], tensors))
 
 
 @FLOATS.rule(ops.Mul)

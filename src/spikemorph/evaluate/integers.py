@@ -14,6 +14,7 @@ from spikemorph.evaluate.decode import decode
 from spikemorph.evaluate.encode import Samples, as_inputs, input_counts
 from spikemorph.evaluate.floats import evaluate_float
 from spikemorph.evaluate.linear import LINEAR, LINEAR_OPS, align_ranks
+from spikemorph.evaluate.recurrent import neuron_at, recur, without_bias
 from spikemorph.evaluate.steps import step_function
 from spikemorph.ir import ops, structure
 from spikemorph.ir.graph import Dialect, Graph, Node
@@ -50,6 +51,21 @@ def _maximum(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]
 def _neuron(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]) -> Tensor:
     assert isinstance(node.op, ops.Neuron)
     return step_function(node.op, with_bias(node.op, inputs[0], tensors), tensors, node.shape)
+
+
+@INTEGERS.rule(ops.Recurrence)
+def _recurrence(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]) -> Tensor:
+    op = node.op
+    assert isinstance(op, ops.Recurrence) and isinstance(op.cell, ops.Neuron)
+    x, neuron = with_bias(op.cell, inputs[0], tensors), without_bias(op)
+    units = node.shape[1]
+    alike = tensors[neuron.breakpoints].dim() < 3 or tensors[neuron.breakpoints].shape[0] == 1
+
+    def cell(acc: Tensor, n: int) -> Tensor:
+        own = tensors if alike else neuron_at(neuron, tensors, (0, 2), torch.tensor([n]))
+        return step_function(neuron, acc.unsqueeze(1), own, (1, units)).squeeze(1)
+
+    return recur(op, x, tensors[op.weight].to(x.dtype), cell)
 
 
 @INTEGERS.rule(ops.Readout)

@@ -7,6 +7,7 @@ maps of intervals then bound every accumulator, whatever the order of the spikes
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -41,17 +42,28 @@ def accumulator_bounds(graph: Graph) -> dict[str, int]:
     found = intervals(graph)
     bounds = {}
     for node in graph.body:
-        if isinstance(node.op, ops.Neuron | ops.Readout):
-            lo, hi = found[node.inputs[0]]
-            sizes = [lo.abs().max(), hi.abs().max()]
-            if node.op.bias is not None:
-                bias = graph.tensors[node.op.bias].double()
-                sizes += [(lo + bias).abs().max(), (hi + bias).abs().max()]
-            bounds[node.name] = int(max(float(size) for size in sizes))
+        if isinstance(node.op, ops.Neuron | ops.Readout | ops.Recurrence):
+            bounds[node.name] = _largest_sum(node, found, graph.tensors)
         elif isinstance(node.op, ops.MaxPool | ops.AMax):
             lo, hi = found[node.inputs[0]]
             bounds[node.name] = int(max(float(lo.abs().max()), float(hi.abs().max())))
     return bounds
+
+
+def _largest_sum(node: Node, found: Mapping[str, Interval], tensors: Mapping[str, Tensor]) -> int:
+    """The largest |accumulator|, with and without the bias; of a recurrence with what it sends itself."""
+    lo, hi = found[node.inputs[0]]
+    op = node.op
+    if isinstance(op, ops.Recurrence):
+        inner = replace(node, op=ops.Linear(op.weight, None))
+        own = _weighted(inner, [found[node.name]], tensors)
+        lo, hi, op = lo + own[0].clamp(max=0), hi + own[1].clamp(min=0), op.cell
+    sizes = [lo.abs().max(), hi.abs().max()]
+    assert isinstance(op, ops.Neuron | ops.Readout)
+    if op.bias is not None:
+        bias = tensors[op.bias].double()
+        sizes += [(lo + bias).abs().max(), (hi + bias).abs().max()]
+    return int(max(float(size) for size in sizes))
 
 
 def _with_zero(lo: Tensor, hi: Tensor) -> Interval:
@@ -65,10 +77,11 @@ def _constant(node: Node, lo: int, hi: int) -> Interval:
     )
 
 
-@INTERVALS.rule(ops.Input, ops.Neuron)
+@INTERVALS.rule(ops.Input, ops.Neuron, ops.Recurrence)
 def _grid(node: Node, sources: Sequence[Interval], tensors: Mapping[str, Tensor]) -> Interval:
-    assert isinstance(node.op, ops.Input | ops.Neuron)
-    return _constant(node, node.op.lo, node.op.hi)
+    op = node.op.cell if isinstance(node.op, ops.Recurrence) else node.op
+    assert isinstance(op, ops.Input | ops.Neuron)
+    return _constant(node, op.lo, op.hi)
 
 
 @INTERVALS.rule(ops.Conv, ops.Linear, ops.AxisMap, ops.Scale)

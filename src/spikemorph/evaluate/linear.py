@@ -42,11 +42,11 @@ def _conv(op: ops.Op, inputs: Inputs, tensors: Tensors) -> Tensor:
     assert isinstance(op, ops.Conv)
     (x,) = inputs
     weight, bias = tensors[op.weight].to(x.dtype), _named(op.bias, tensors, x)
-    one = len(op.stride) == 1
+    axes = len(op.stride) - 1
     if op.transposed:
-        up = F.conv_transpose1d if one else F.conv_transpose2d
+        up = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[axes]
         return up(x, weight, bias, op.stride, op.padding, op.output_padding or 0, op.groups, op.dilation)
-    conv = F.conv1d if one else F.conv2d
+    conv = (F.conv1d, F.conv2d, F.conv3d)[axes]
     return conv(x, weight, bias, op.stride, op.padding, op.dilation, op.groups)
 
 

@@ -128,7 +128,7 @@ def _decode_as(hint: Any, value: Any, where: str) -> Any:
     if type(None) in choices:
         inner = next(each for each in choices if each is not type(None))
         return None if value is None else _decode_as(inner, value, where)
-    return _decode({each.__name__: each for each in choices if each.__name__ in LINKS}, value, where)
+    return _decode({each.__name__: each for each in choices if each in HINTS}, value, where)
 
 
 def whole(value: Any, where: str) -> int:

@@ -33,7 +33,7 @@ class Input:
 @final
 @dataclass(frozen=True, slots=True)
 class Conv:
-    """Cross-correlation over the trailing len(stride) axes (1 or 2), zero padded; channels are axis 0.
+    """Cross-correlation over the trailing len(stride) axes (1 to 3), zero padded; channels are axis 0.
 
     `weight` is [out, in/groups, *kernel], transposed: [in, out/groups, *kernel]. A bias [out] only in float.
     """
@@ -279,6 +279,22 @@ class Neuron:
     identity: bool = False
 
 
+# ---------------------------------------------------------------- outer time
+@final
+@dataclass(frozen=True, slots=True)
+class Recurrence:
+    """h[n] = cell(x[n] + weight h[n - 1]) over the elements on axis 0 of [elements, units], h = 0 before.
+
+    `weight` is [units, units]; the cell is an Elementwise (float), a Quantiser (planned) or a Neuron
+    (integer) on all of [elements, units]. `reverse`: from the last element to the first. The bias is in x.
+    Integer: each element settles before its counts reach the next (RBIF, arXiv 2408.09403).
+    """
+
+    weight: str
+    cell: Elementwise | Quantiser | Neuron
+    reverse: bool = False
+
+
 # ---------------------------------------------------------------- sinks
 @final
 @dataclass(frozen=True, slots=True)
@@ -345,6 +361,7 @@ Op = (
     | AMax
     | Quantiser
     | Neuron
+    | Recurrence
     | Readout
     | Softmax
     | HostFunction
@@ -357,7 +374,7 @@ REARRANGING: tuple[type, ...] = (Reshape, Permute, Slice, Expand, Pad)
 HOST: tuple[type, ...] = (Softmax, HostFunction, Argmax)
 
 _LINEAR: tuple[type, ...] = (Conv, Linear, AxisMap, Add, Concat, *REARRANGING)
-SHARED: tuple[type, ...] = (Input, *_LINEAR, Mul, MaxPool, AMax, *HOST)
+SHARED: tuple[type, ...] = (Input, *_LINEAR, Mul, MaxPool, AMax, Recurrence, *HOST)
 
 FLOAT_OPS = frozenset(
     (*SHARED, BatchNorm, Affine, AvgPool, AdaptiveAvgPool, Mean, Upsample, Elementwise),
@@ -366,5 +383,5 @@ PLANNED_OPS = frozenset((*SHARED, Affine, Quantiser))
 INTEGER_OPS = frozenset((*SHARED, Scale, Neuron, Readout))
 ALL_OPS = FLOAT_OPS | PLANNED_OPS | INTEGER_OPS
 
-EMITTING: tuple[type, ...] = (Neuron, MaxPool, AMax)
+EMITTING: tuple[type, ...] = (Neuron, MaxPool, AMax, Recurrence)
 """Integer ops that hold a count and emit spikes (Input emits too, when it is encoded as spikes)."""

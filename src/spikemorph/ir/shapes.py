@@ -108,8 +108,9 @@ def _demand_windows(op: ops.Op, shape: Shape, sizes: Mapping[str, Shape], lowest
     """All `sizes` have one entry a window axis, and none below `lowest`. The number of window axes."""
     spatial = len(next(iter(sizes.values())))
     listing = ", ".join(f"{name} {value}" for name, value in sizes.items())
-    fits = spatial in (1, 2) and all(len(value) == spatial for value in sizes.values())
-    _demand(fits, op, listing, "1 or 2 window axes, and one entry for each in every parameter")
+    most, axes = (3, "1 to 3") if isinstance(op, ops.Conv) else (2, "1 or 2")
+    fits = 1 <= spatial <= most and all(len(value) == spatial for value in sizes.values())
+    _demand(fits, op, listing, f"{axes} window axes, and one entry for each in every parameter")
     for name, value in sizes.items():
         low = lowest.get(name, 1)
         _demand(min(value) >= low, op, f"{name} {value}", f"entries of at least {low}")
@@ -379,6 +380,14 @@ def _neuron(op: ops.Neuron, shapes: Shapes, tensors: Tensors) -> Shape:
     else:
         _demand_shape(op, op.values, tensors, (*breakpoints[:-1], breakpoints[-1] + 1))
     return shape
+
+
+@SHAPES.rule(ops.Recurrence)
+def _recurrence(op: ops.Recurrence, shapes: Shapes, tensors: Tensors) -> Shape:
+    (shape,) = shapes
+    _demand(len(shape) == 2, op, f"input of shape {shape}", "(elements, units)")
+    _demand_shape(op, op.weight, tensors, (shape[1], shape[1]))
+    return infer(op.cell, shapes, tensors)
 
 
 @SHAPES.rule(ops.Readout)

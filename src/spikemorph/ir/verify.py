@@ -60,6 +60,8 @@ def named_tensors(op: ops.Op) -> Mapping[str, str]:
         for place, link in enumerate(op.chain):
             if isinstance(link, ops.Affine):
                 found |= {f"chain[{place}].{field}": name for field, name in named_tensors(link).items()}
+    if isinstance(op, ops.Recurrence):
+        found |= {f"cell.{field}": name for field, name in named_tensors(op.cell).items()}
     return found
 
 
@@ -92,6 +94,7 @@ def verify(graph: Graph) -> None:
         sources = tuple(earlier[name] for name in node.inputs)
         _check_shape(graph, node, sources)
         _check_host(graph, node, sources)
+        _check_recurrence(graph, node)
         if graph.dialect is Dialect.INTEGER:
             _check_integer(graph, node, sources)
         earlier[node.name] = node
@@ -156,6 +159,23 @@ def _check_shape(graph: Graph, node: Node, sources: tuple[Node, ...]) -> None:
     _demand(fits, node, f"element axis {axis} of shape {node.shape}", "an axis of the shape, or None")
 
 
+CELLS: Mapping[Dialect, type] = {
+    Dialect.FLOAT: ops.Elementwise,
+    Dialect.PLANNED: ops.Quantiser,
+    Dialect.INTEGER: ops.Neuron,
+}
+"""What a recurrence applies in each dialect."""
+
+
+def _check_recurrence(graph: Graph, node: Node) -> None:
+    if isinstance(node.op, ops.Recurrence):
+        wanted = CELLS[graph.dialect]
+        got = f"a cell of type {type(node.op.cell).__name__}"
+        _demand(isinstance(node.op.cell, wanted), node, got, wanted.__name__)
+        axis = node.element_axis
+        _demand(axis in (0, None), node, f"element axis {axis}", "0: a recurrence runs along axis 0")
+
+
 def _check_host(graph: Graph, node: Node, sources: tuple[Node, ...]) -> None:
     """Host ops feed host ops only, indices nothing; in an integer graph host ops read what is decoded."""
     host = isinstance(node.op, ops.HOST)
@@ -192,8 +212,10 @@ def _check_integer(graph: Graph, node: Node, sources: tuple[Node, ...]) -> None:
             _demand(denominator == 1, node, f"denominator {denominator}", "1: the rest went into the unit")
         case ops.Pad(value=value):
             _demand(value == 0, node, f"pad value {value}", "0: zero is count 0")
-        case ops.Neuron():
-            _check_neuron(graph, node, node.op)
+        case ops.Neuron() as neuron:
+            _check_neuron(graph, node, neuron)
+        case ops.Recurrence(cell=ops.Neuron() as neuron):
+            _check_neuron(graph, node, neuron)
 
 
 def _check_neuron(graph: Graph, node: Node, op: ops.Neuron) -> None:

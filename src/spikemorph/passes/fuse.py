@@ -27,9 +27,19 @@ def fuse_elementwise(graph: Graph, levels: Levels) -> Graph:
     for node in graph.nodes:
         if node.name in chains:
             nodes.append(_quantiser(chains[node.name], levels))
+        elif isinstance(node.op, ops.Recurrence) and isinstance(node.op.cell, ops.Elementwise):
+            cell = quantiser_of(node, node.op.cell.function, levels)
+            nodes.append(replace(node, op=replace(node.op, cell=cell)))
         elif node.name not in inside:
             nodes.append(node)
     return graph.with_nodes(nodes, dialect=Dialect.PLANNED)
+
+
+def quantiser_of(node: Node, function: Function, levels: Levels) -> ops.Quantiser:
+    """The quantiser of a recurrence: one unit for all its neurons."""
+    signed = not never_negative(function)
+    lo, hi = count_range(levels.activation_of(node.origin.module), signed=signed)
+    return ops.Quantiser((function,), lo, hi)
 
 
 def _chain(graph: Graph, start: Node) -> tuple[Node, ...]:

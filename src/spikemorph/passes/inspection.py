@@ -27,6 +27,7 @@ FATES: dict[type, tuple[str, str]] = {
     ops.Mul: ("product", "A_t B_t - A_(t-1) B_(t-1) of two counts"),
     ops.MaxPool: ("neuron", "tracks the maximum of its sources' counts"),
     ops.AMax: ("neuron", "tracks the maximum of its sources' counts"),
+    ops.Recurrence: ("recurrent neuron", "element by element; settled counts go to the next element"),
     ops.Elementwise: ("neuron", "tracks a step function of its accumulator"),
     ops.Softmax: ("host op", "computed on the decoded output, outside the law"),
     ops.HostFunction: ("host op", "computed on the decoded output, outside the law"),
@@ -41,8 +42,8 @@ class Row:
     """One operation of the model, or one identity neuron that has to be inserted.
 
     Args:
-        fate: input, linear, folded, moved, product, neuron, fused, identity neuron, host op, removed or
-            refused.
+        fate: input, linear, folded, moved, product, neuron, recurrent neuron, fused, identity neuron,
+            host op, removed or refused.
         do: what to change, for refused operations.
     """
 
@@ -91,18 +92,25 @@ class Inspection:
         return "\n".join(text)
 
 
-def inspect(model: Any, example_inputs: Any, levels: Levels | None = None) -> Inspection:
+def inspect(
+    model: Any,
+    example_inputs: Any,
+    levels: Levels | None = None,
+    *,
+    batch_axis: int | tuple[int, ...] = 0,
+) -> Inspection:
     """Every operation of a model and what becomes of it. Refuses nothing: refused operations are rows.
 
     Args:
         model: a torch module in eval mode, or an exported program.
         example_inputs: a tensor [batch, ...] or a tuple of them.
         levels: decide where maps compose and where an identity neuron must stand; Levels() by default.
+        batch_axis: as `capture` takes it.
 
     Raises:
         CaptureError: the model cannot even be exported.
     """
-    captured = capture_with_notes(model, example_inputs)
+    captured = capture_with_notes(model, example_inputs, batch_axis=batch_axis)
     rows = _captured_rows(captured, Levels() if levels is None else levels)
     rows += [
         Row("", gone.origin.call, str(gone.origin), "removed", gone.reason) for gone in captured.vanished
@@ -141,9 +149,10 @@ def _row(node: Node, graph: Graph, planned: Graph | None) -> Row:
     if planned is not None and isinstance(node.op, ops.Elementwise) and node.name not in planned.by_name:
         fate, reason = "fused", "one step function together with what follows"
     if planned is not None and node.name in planned.by_name:
-        made = planned.by_name[node.name]
-        if isinstance(made.op, ops.Quantiser):
-            reason = f"{reason}, counts {made.op.lo}..{made.op.hi}"
+        made = planned.by_name[node.name].op
+        made = made.cell if isinstance(made, ops.Recurrence) else made
+        if isinstance(made, ops.Quantiser):
+            reason = f"{reason}, counts {made.lo}..{made.hi}"
     if isinstance(node.op, ops.Input) and node.origin.call != "input":
         fate, reason = "unknown", "the result of a refused operation"
     if not graph.consumers[node.name] and node.name not in graph.outputs:

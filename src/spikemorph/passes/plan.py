@@ -22,6 +22,10 @@ SUM_BUDGET = 2**24
 """Largest |sum| of branches that were put on one grid (`quantise.grids` lays it so)."""
 
 
+RECURRENT_BUDGET = 2**28
+"""The same for a recurrence, whose input may be a sum over many numbers of 8 bits."""
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Fact:
@@ -298,6 +302,13 @@ def _maximum_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Lev
     return replace(fact, shape=node.shape, pattern=pattern)
 
 
+@FACTS.rule(ops.Recurrence)
+def _recurrence_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> Fact:
+    assert isinstance(node.op, ops.Recurrence) and isinstance(node.op.cell, ops.Quantiser)
+    lo, hi = node.op.cell.lo, node.op.cell.hi
+    return Fact(node.shape, (1, 1), max(-lo, hi), counts=True, signed=lo < 0)
+
+
 @FACTS.rule(ops.Quantiser)
 def _quantiser_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> Fact:
     assert isinstance(node.op, ops.Quantiser)
@@ -309,7 +320,7 @@ def _quantiser_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: L
 # ---------------------------------------------------------------- needs
 def weight_growth(node: Node, graph: Graph, levels: Levels) -> int:
     """The largest sum of |integer weights| that one output can have."""
-    assert isinstance(node.op, ops.Conv | ops.Linear)
+    assert isinstance(node.op, ops.Conv | ops.Linear | ops.Recurrence)
     weight = graph.tensors[node.op.weight]
     fan_in = int(weight[0].numel())
     if isinstance(node.op, ops.Conv) and node.op.transposed:
@@ -339,6 +350,11 @@ def _axis_map_need(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Le
 @NEEDS.rule(ops.Add)
 def _add_need(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> tuple[Need, ...]:
     return (Need("a sum", limit=SUM_BUDGET // 4 // len(known)),) * len(known)
+
+
+@NEEDS.rule(ops.Recurrence)
+def _recurrence_need(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> tuple[Need, ...]:
+    return (Need("a recurrence", (0,), limit=RECURRENT_BUDGET // 8),)
 
 
 @NEEDS.rule(ops.Mul)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
@@ -20,15 +20,25 @@ from spikemorph.ir.graph import Graph, Node
 from spikemorph.ir.table import OpTable
 from spikemorph.passes import patterns
 from spikemorph.passes.levels import Levels
-from spikemorph.passes.plan import SUM_BUDGET, facts_of
+from spikemorph.passes.plan import RECURRENT_BUDGET, SUM_BUDGET, facts_of, weight_growth
 
 LARGEST_FACTOR = 2**15 - 1
 LARGEST_BIAS = 2**29
 
 
+class _RoundThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return (x + 0.5).floor_()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
 def round_through(x: Tensor) -> Tensor:
     """floor(x + 1/2) whose gradient is 1 (Esser et al., LSQ, ICLR 2020)."""
-    return x + ((x + 0.5).floor() - x).detach()
+    return _RoundThrough.apply(x)  # type: ignore[no-any-return]
 
 
 class Parameters(Protocol):
@@ -239,7 +249,7 @@ def _add(site: Site) -> Cell:
     assert isinstance(op, ops.Add)
     rank = len(site.node.shape)
     units = [cell.unit.reshape(patterns.lifted(tuple(cell.unit.shape), rank)) for cell in site.cells]
-    unit = _common_unit(units, site.bounds, site.levels.skip_bits)
+    unit = _common_unit(units, site.bounds, (site.levels.skip_bits, SUM_BUDGET))
     factors = {
         f"factor{i}": sign * round_through(each / unit)
         for i, (each, sign) in enumerate(zip(units, op.signs, strict=True))
@@ -253,12 +263,14 @@ def _add(site: Site) -> Cell:
     return Cell(unit, total, factors)
 
 
-def _common_unit(units: list[Tensor], bounds: tuple[int, ...], skip_bits: int) -> Tensor:
+def _common_unit(units: list[Tensor], bounds: tuple[int, ...], limits: tuple[int, int]) -> Tensor:
     """A unit on which all branches of a sum lie, with factors of at most 16 bits.
 
     The finest branch keeps its grid exactly where the budget allows; the largest factor reaches
-    2**skip_bits, so that rounding it costs at most 2**-(skip_bits + 1) of that branch.
+    2**skip_bits, so that rounding it costs at most 2**-(skip_bits + 1) of that branch. `limits` are skip_bits
+    and the largest sum.
     """
+    skip_bits, budget = limits
     sizes = torch.stack(torch.broadcast_tensors(*(unit.detach().abs() for unit in units)))
     if bool((sizes == sizes[0]).all()):
         live = torch.where(sizes[0] > 0, sizes[0], torch.ones_like(sizes[0]))
@@ -270,7 +282,7 @@ def _common_unit(units: list[Tensor], bounds: tuple[int, ...], skip_bits: int) -
     halvings = (skip_bits - torch.log2(ratio.clamp(min=1e-300))).ceil().clamp(min=0)
     wanted = smallest / torch.exp2(halvings)
     weights = torch.tensor(bounds, dtype=torch.float64).reshape(-1, *(1,) * largest.dim())
-    floor = torch.maximum((sizes * weights).sum(0) / SUM_BUDGET, largest / LARGEST_FACTOR)
+    floor = torch.maximum((sizes * weights).sum(0) / budget, largest / LARGEST_FACTOR)
     unit = torch.maximum(wanted.nan_to_num(posinf=0.0), floor)
     return torch.where(unit > 0, unit, torch.ones_like(unit))
 
@@ -315,6 +327,21 @@ def _mul(site: Site) -> Cell:
     rank = len(site.node.shape)
     a, b = (cell.unit.reshape(patterns.lifted(tuple(cell.unit.shape), rank)) for cell in site.cells)
     return Cell(a * b)
+
+
+@GRIDS.rule(ops.Recurrence)
+def _recurrence(site: Site) -> Cell:
+    """What comes in and what comes back lie on one grid: a factor for each, as in a sum."""
+    op, (cell,) = site.node.op, site.cells
+    assert isinstance(op, ops.Recurrence) and isinstance(op.cell, ops.Quantiser)
+    unit = site.params.unit(site.node, (1, 1))
+    weight, step = _weights(site, site.params.tensor(op.weight).double())
+    branches = [cell.unit.expand(1, site.node.shape[1]), (step * unit.reshape(-1)).reshape(1, -1)]
+    largest = max(-op.cell.lo, op.cell.hi) * weight_growth(site.node, site.graph, site.levels)
+    common = _common_unit(branches, (*site.bounds, largest), (site.levels.skip_bits, RECURRENT_BUDGET))
+    incoming, own = (round_through(each / common) for each in branches)
+    integers = {"weight": weight * own.reshape(-1, 1), "factor0": incoming}
+    return Cell(unit, integers=integers, source=accumulator(Cell(common, cell.offset)))
 
 
 @GRIDS.rule(ops.MaxPool, ops.AMax)

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from spikemorph.errors import LevelsError
-from spikemorph.evaluate.intervals import intervals
+from spikemorph.evaluate.intervals import accumulator_bounds, intervals
 from spikemorph.ir import ops
+from spikemorph.ir.elements import with_element_axes
 from spikemorph.ir.graph import Dialect, Graph, Node
 from spikemorph.ir.table import OpTable
 from spikemorph.ir.verify import verify
 from spikemorph.passes.plan import sources_of_outputs
 from spikemorph.quantise.grids import Cell, accumulator
-from spikemorph.quantise.network import QuantisedNetwork
+from spikemorph.quantise.network import QuantisedNetwork, quantiser_of
 from spikemorph.quantise.tables import step_table
 
 
@@ -85,6 +86,7 @@ def integer_graph(network: QuantisedNetwork) -> Graph:
         draft.tensors,
         graph.structure,
     )
+    made = with_element_axes(made)
     verify(made)
     _check_bounds(made)
     return made
@@ -95,8 +97,10 @@ LARGEST = 2**31 - 1
 
 def _check_bounds(graph: Graph) -> None:
     """Every integer, at every moment of a spiking run, fits int32."""
+    sums = accumulator_bounds(graph)
     for name, (lo, hi) in intervals(graph).items():
         largest = max(float(lo.abs().max()), float(hi.abs().max())) if lo.numel() else 0.0
+        largest = max(largest, sums.get(name, 0))
         if largest > LARGEST:
             node = graph.by_name[name]
             raise LevelsError(
@@ -204,8 +208,28 @@ def _unchanged(draft: Draft, node: Node, cell: Cell) -> None:
 
 @FREEZE.rule(ops.Quantiser)
 def _quantiser(draft: Draft, node: Node, cell: Cell) -> None:
-    op, acc = node.op, cell.source
-    assert isinstance(op, ops.Quantiser) and acc is not None
+    assert isinstance(node.op, ops.Quantiser)
+    draft.add(node, _neuron(draft, node, node.op, cell))
+
+
+@FREEZE.rule(ops.Recurrence)
+def _recurrence(draft: Draft, node: Node, cell: Cell) -> None:
+    assert isinstance(node.op, ops.Recurrence)
+    weight = draft.keep(f"{node.name}.weight", _whole(cell.integers["weight"]))
+    neuron = _neuron(draft, node, quantiser_of(node.op), cell)
+    factor, (source,) = _whole(cell.integers["factor0"]), node.inputs
+    if bool((factor != 1).any()):
+        source = _scaled(draft, node, f"{node.name}.input", (source, factor))
+    else:
+        source = draft.names[source]
+    made = ops.Recurrence(weight, neuron, node.op.reverse)
+    draft.nodes.append(replace(node, op=made, inputs=(source,), element_axis=0))
+    draft.names[node.name] = node.name
+
+
+def _neuron(draft: Draft, node: Node, op: ops.Quantiser, cell: Cell) -> ops.Neuron:
+    acc = cell.source
+    assert acc is not None
     tensors = {
         name: draft.network.tensor(name)
         for link in op.chain
@@ -217,4 +241,4 @@ def _quantiser(draft: Draft, node: Node, cell: Cell) -> None:
     values = None if table.values is None else draft.keep(f"{node.name}.values", table.values)
     breakpoints = draft.keep(f"{node.name}.breakpoints", table.breakpoints)
     bias = draft.integers(f"{node.name}.bias", acc.bias)
-    draft.add(node, ops.Neuron(op.lo, op.hi, breakpoints, values, bias, identity=not op.chain))
+    return ops.Neuron(op.lo, op.hi, breakpoints, values, bias, identity=not op.chain)

@@ -15,6 +15,7 @@ from spikemorph.evaluate.batching import Batches
 from spikemorph.evaluate.encode import as_inputs
 from spikemorph.evaluate.host import host_values
 from spikemorph.evaluate.linear import LINEAR, align_ranks
+from spikemorph.evaluate.recurrent import recur
 from spikemorph.ir import ops, structure
 from spikemorph.ir.graph import Graph, Node
 from spikemorph.passes.levels import Levels
@@ -51,10 +52,10 @@ class QuantisedNetwork(nn.Module):
         self.log_steps = nn.ParameterDict()
         for node in graph.nodes:
             slot = self._slot_of[node.name]
-            if isinstance(node.op, ops.Quantiser):
-                rows = node.shape[0] if node.op.per_channel and node.shape else 1
+            if isinstance(node.op, ops.Quantiser | ops.Recurrence):
+                rows = node.shape[0] if quantiser_of(node.op).per_channel and node.shape else 1
                 self.log_units[slot] = nn.Parameter(torch.full((rows,), torch.nan, dtype=torch.float32))
-            elif isinstance(node.op, ops.Conv | ops.Linear):
+            if isinstance(node.op, ops.Conv | ops.Linear | ops.Recurrence):
                 channels = node.shape[0 if isinstance(node.op, ops.Conv) else -1]
                 self.log_steps[slot] = nn.Parameter(torch.full((channels,), torch.nan, dtype=torch.float32))
             elif isinstance(node.op, ops.Input):
@@ -104,8 +105,9 @@ class QuantisedNetwork(nn.Module):
                 _check_alive(node, samples)
                 grid = input_grid(samples, self.levels.input.bits)
                 self.grid(node).copy_(torch.tensor(grid, dtype=torch.float64))
-            elif isinstance(node.op, ops.Quantiser):
-                unit = choose_unit(samples, node.op.lo, node.op.hi, self.levels.observer)
+            elif isinstance(node.op, ops.Quantiser | ops.Recurrence):
+                op = quantiser_of(node.op)
+                unit = choose_unit(samples, op.lo, op.hi, self.levels.observer)
                 self.log_units[self._slot_of[name]].data.copy_(unit.log2())
         for log_step in self.log_steps.values():
             log_step.data.fill_(torch.nan)
@@ -144,7 +146,8 @@ class QuantisedNetwork(nn.Module):
     def with_activity(self, *inputs: Tensor) -> tuple[Any, Tensor]:
         """The outputs, and the mean |count| over all neurons: add a multiple to the loss for fewer spikes."""
         values, cells = self.integers(*inputs)
-        counts = [values[node.name].abs() for node in self.graph.nodes if isinstance(node.op, ops.Quantiser)]
+        neurons = ops.Quantiser | ops.Recurrence
+        counts = [values[node.name].abs() for node in self.graph.nodes if isinstance(node.op, neurons)]
         activity = sum((each.sum() for each in counts), torch.zeros(())) / max(
             sum(each.numel() for each in counts), 1
         )
@@ -178,6 +181,8 @@ class QuantisedNetwork(nn.Module):
                 return pooling.maximum(node.op, sources[0])
             case ops.Quantiser():
                 return self._count(node.op, cell, sources[0])
+            case ops.Recurrence():
+                return self._recur(node.op, cell, sources[0])
             case ops.Conv(weight=weight):
                 return _without_bias(node.op, sources, {weight: cell.integers["weight"].float()})
             case ops.Linear(weight=weight):
@@ -200,9 +205,27 @@ class QuantisedNetwork(nn.Module):
         assert total is not None
         return total
 
+    def _recur(self, op: ops.Recurrence, cell: Cell, source: Tensor) -> Tensor:
+        """All elements of a recurrence; what no element changes is computed once."""
+        quantiser, acc = quantiser_of(op), cell.source
+        assert acc is not None
+        x = source * cell.integers["factor0"].float()
+        x = x if acc.bias is None else x + acc.bias.float()
+        unit, rest = acc.unit.float().squeeze(0), acc.rest
+        rests = None if rest is None else rest.float().expand(source.shape[1], -1).unbind()
+        own = replace(cell, unit=cell.unit.float().reshape(1))
+
+        def one(total: Tensor, n: int) -> Tensor:
+            value = total * unit
+            return self._chained(quantiser, own, value if rests is None else value + rests[n])
+
+        return recur(op, x, cell.integers["weight"].float(), one)
+
     def _count(self, op: ops.Quantiser, cell: Cell, source: Tensor) -> Tensor:
         assert cell.source is not None
-        x = _real(cell.source, source)
+        return self._chained(op, cell, _real(cell.source, source))
+
+    def _chained(self, op: ops.Quantiser, cell: Cell, x: Tensor) -> Tensor:
         for link in op.chain:
             if isinstance(link, ops.Affine):
                 named = {name: self.tensor(name) for name in (link.gain, link.offset) if name is not None}
@@ -226,6 +249,13 @@ def _without_bias(op: ops.Conv | ops.Linear, sources: list[Tensor], tensors: Map
     return LINEAR[type(op)](replace(op, bias=None), sources, tensors)
 
 
+def quantiser_of(op: ops.Quantiser | ops.Recurrence) -> ops.Quantiser:
+    """What lays the grid of a neuron to be."""
+    found = op.cell if isinstance(op, ops.Recurrence) else op
+    assert isinstance(found, ops.Quantiser)
+    return found
+
+
 def _check_alive(node: Node, samples: Tensor) -> None:
     if not bool((samples != 0).any()):
         raise DataError(
@@ -244,7 +274,8 @@ def _used_tensors(graph: Graph) -> list[str]:
     """Names of the real-valued tensors that training may move, in order of use."""
     names: dict[str, None] = {}
     for node in graph.nodes:
-        links = node.op.chain if isinstance(node.op, ops.Quantiser) else (node.op,)
+        chain = quantiser_of(node.op).chain if isinstance(node.op, ops.Quantiser | ops.Recurrence) else ()
+        links = chain if isinstance(node.op, ops.Quantiser) else (node.op, *chain)
         for link in links:
             for part in ("weight", "bias", "gain", "offset"):
                 name = getattr(link, part, None)

@@ -22,9 +22,8 @@ def observe(graph: Graph, calibration: Batches) -> dict[str, Tensor]:
     Args:
         graph: planned dialect.
     """
-    kept: dict[str, list[Tensor]] = {
-        node.name: [] for node in graph.nodes if isinstance(node.op, ops.Input | ops.Quantiser)
-    }
+    on_grids = ops.Input | ops.Quantiser | ops.Recurrence
+    kept: dict[str, list[Tensor]] = {node.name: [] for node in graph.nodes if isinstance(node.op, on_grids)}
     for inputs in batches(graph, calibration, size=graph.samples_at_once(CHUNK), where="calibration"):
         values = evaluate_float(graph, inputs)
         for name, parts in kept.items():

@@ -156,3 +156,21 @@ def assess(case: Case, data: Dataset, progress: Progress = lambda done, total: N
         seconds=time.perf_counter() - start,
         notes=case.notes,
     )
+
+
+Measure = Callable[[Case, Dataset, Progress, bool], Result]
+"""A case and its test data to a result; the last argument asks for everything, however long."""
+
+
+def assess_all(case: Case, data: Dataset, progress: Progress, full: bool) -> Result:
+    """Every sample."""
+    return assess(case, data, progress)
+
+
+def assess_some(samples: int) -> Measure:
+    """The first samples, or all of them where everything is asked for."""
+
+    def measure(case: Case, data: Dataset, progress: Progress, full: bool) -> Result:
+        return assess(case, data if full else data.first(samples), progress)
+
+    return measure
