@@ -19,6 +19,7 @@ from spikemorph.passes.inspection import inspect
 from spikemorph.passes.levels import Levels
 from spikemorph.quantise import freeze, quantise, trainable
 from spikemorph.run.dense import Dense
+from spikemorph.run.handover import Delta, Fresh
 from spikemorph.run.record import Everything, LayerSpikes, Outputs, SpikeCounts
 from spikemorph.run.reference import Reference
 from spikemorph.run.simulate import simulate
@@ -28,11 +29,13 @@ __all__ = [
     "Analog",
     "capture",
     "convert",
+    "Delta",
     "Dense",
     "evaluate",
     "evaluate_integers",
     "Everything",
     "freeze",
+    "Fresh",
     "Graded",
     "inspect",
     "LayerSpikes",

@@ -268,12 +268,8 @@ def per_sample(value: Const, form: Form) -> Tensor:
 def _same_for_all(two: Tensor, three: Tensor, axis: int, frames: int) -> Tensor | None:
     """The first sample's part along the axis, where the parts of all of them are the same."""
     first = two.narrow(axis, 0, frames)
-    parts = [(each, batch) for batch, each in ((2, two), (3, three))]
-    alike = all(
-        each.shape[axis] == batch * frames and torch.equal(each, torch.cat([first] * batch, axis))
-        for each, batch in parts
-    )
-    return first if alike else None
+    repeated = [torch.cat([first] * batch, axis) for batch in (2, 3)]
+    return first if torch.equal(two, repeated[0]) and torch.equal(three, repeated[1]) else None
 
 
 class Rules:

@@ -20,9 +20,7 @@ def order(elements: int, *, reverse: bool) -> range:
     return range(elements - 1, -1, -1) if reverse else range(elements)
 
 
-def recur(
-    op: ops.Recurrence, x: Tensor, weight: Tensor, cell: Cell, lengths: Tensor | None = None
-) -> Tensor:
+def recur(op: ops.Recurrence, x: Tensor, weight: Tensor, cell: Cell, lengths: Tensor | None = None) -> Tensor:
     """All values h [batch, elements, units] of h[n] = cell(x[n] + weight h[n - 1]).
 
     Args:

@@ -14,7 +14,7 @@ from spikemorph.run.result import Run
 
 
 def macs(graph: Graph) -> int:
-    """Multiply-accumulates of one sample in the convolutions and linear layers, padding counted as usual."""
+    """Multiply-accumulates of one sample in convolutions, linear and recurrent layers, padding counted."""
     return sum(layer_macs(graph).values())
 
 
@@ -22,6 +22,8 @@ def layer_macs(graph: Graph) -> Mapping[str, int]:
     """The same by node."""
     found = {}
     for node in graph.nodes:
+        if isinstance(node.op, ops.Recurrence):
+            found[node.name] = node.shape[0] * node.shape[1] ** 2
         if isinstance(node.op, ops.Conv | ops.Linear):
             weight = graph.tensors[node.op.weight]
             source = graph.by_name[node.inputs[0]]
@@ -41,11 +43,13 @@ def synaptic_operations(run: Run) -> int:
 
 
 def layer_operations(run: Run) -> Mapping[str, int]:
-    """The same by node."""
-    return {
-        name: int((arrived.double() * fan_out(run.graph, run.graph.by_name[name])).sum().round())
-        for name, arrived in run.arrivals.items()
-    }
+    """The same by node; what runs window by window under the name of its layer."""
+    found: dict[str, int] = {}
+    for work in run.work:
+        for name, arrived in work.arrivals.items():
+            fan = fan_out(work.graph, work.graph.by_name[name])
+            found[name] = found.get(name, 0) + int((arrived.double() * fan).sum().round())
+    return found
 
 
 def fan_out(graph: Graph, node: Node) -> Tensor:

@@ -150,9 +150,9 @@ class PixelNet(nn.Module):
             channels = each.channels
         self.front = nn.Sequential(*layers)
         self.rnn = nn.RNN(channels, units, nonlinearity="relu", batch_first=True)
-        nn.init.eye_(self.rnn.weight_hh_l0)  # Le, Jaitly, Hinton, arXiv 1504.00941
-        self.rnn.weight_hh_l0.data.mul_(0.9)
-        nn.init.normal_(self.rnn.weight_ih_l0, std=channels**-0.5)
+        incoming, own = self.rnn.all_weights[0][:2]
+        own.data.copy_(0.9 * torch.eye(units))  # Le, Jaitly, Hinton, arXiv 1504.00941
+        nn.init.normal_(incoming, std=channels**-0.5)
         self.head = nn.Linear(units, 10)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -177,10 +177,15 @@ def affine(degrees: float = 10.0, scale: float = 0.1, shift: float = 2.0, shear:
         ).unbind()
         angle = turn * degrees * torch.pi / 180
         wide, high = 1 + grow_x * scale, 1 + grow_y * scale
-        matrix = torch.stack([
-            torch.stack([angle.cos() * wide, -angle.sin() * high + lean * shear, 2 * shift / 28 * right], 1),
-            torch.stack([angle.sin() * wide, angle.cos() * high, 2 * shift / 28 * down], 1),
-        ], 1)
+        matrix = torch.stack(
+            [
+                torch.stack(
+                    [angle.cos() * wide, -angle.sin() * high + lean * shear, 2 * shift / 28 * right], 1
+                ),
+                torch.stack([angle.sin() * wide, angle.cos() * high, 2 * shift / 28 * down], 1),
+            ],
+            1,
+        )
         grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
         return F.grid_sample(x, grid, align_corners=False)
 

@@ -16,8 +16,8 @@ RECIPE = Task(
     ),
     units=256,
     levels=Levels(activation=15, weight_bits=8),
-    float_schedule=Schedule(epochs=16, rate=3e-3, seed=1),
-    quantised_schedule=Schedule(epochs=8, rate=8e-4, decay=0.01, seed=2),
+    float_schedule=Schedule(epochs=9, rate=4e-3, batch=256, seed=1),
+    quantised_schedule=Schedule(epochs=4, rate=1e-3, batch=256, decay=0.01, seed=2),
     measure=assess_all,
     permuted=True,
 ).recipe()

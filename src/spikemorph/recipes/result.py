@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any, final
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
 
 from spikemorph.convert.network import SpikingNetwork
-from spikemorph.data import Dataset
+from spikemorph.data import Dataset, Split
 from spikemorph.errors import DataError
 from spikemorph.evaluate.integers import evaluate
 from spikemorph.ir.graph import Graph
 from spikemorph.measure.energy import energy
 from spikemorph.measure.operations import macs, synaptic_operations
+from spikemorph.run.handover import FRESH, Delta, Handover
 from spikemorph.run.result import Run
 from spikemorph.verify.certificate import verify
 
@@ -33,7 +34,9 @@ class Result:
         synaptic_operations: mean of a sample.
         macs: of the float network, a sample.
         energy: cost model -> joules a sample of float, qnn and snn.
-        elements: length of the input sequence, 1 for feed-forward networks.
+        elements: recurrent updates one after the other, 1 for feed-forward networks; steps are those of one.
+        look_ahead: input elements that an update needs beyond its own share of the sequence.
+        handover: how settled counts reach the next element; its spikes are in `spikes_per_neuron`.
     """
 
     recipe: str
@@ -55,8 +58,11 @@ class Result:
     levels: int
     weight_bits: int
     elements: int
+    look_ahead: int
+    handover: str
     neurons: int
     spikes_per_neuron: Real
+    handover_spikes_per_neuron: Real
     events_per_neuron: Real
     synaptic_operations: Real
     macs: int
@@ -111,28 +117,71 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
     return 100.0 * float((scores.argmax(1) == labels).double().mean())
 
 
-def assess(case: Case, data: Dataset, progress: Progress = lambda done, total: None) -> Result:
-    """Every sample until quiescent, verified neuron by neuron, with accuracies and costs."""
+@final
+@dataclass(frozen=True)
+class Metric:
+    """How good outputs are.
+
+    Args:
+        of: outputs [n, ...] and labels [n, ...] to a number.
+    """
+
+    name: str
+    of: Callable[[Tensor, Tensor], Real]
+
+
+ACCURACY = Metric("accuracy", accuracy)
+
+
+class Labelled(Protocol):
+    """Samples with labels, and what they are called."""
+
+    @property
+    def x(self) -> Tensor:
+        """[n, *shape]."""
+
+    @property
+    def y(self) -> Tensor:
+        """[n, ...]."""
+
+    @property
+    def name(self) -> str:
+        """Of the data set."""
+
+    @property
+    def split(self) -> Split:
+        """Which part of it."""
+
+
+def assess(
+    case: Case,
+    data: Labelled,
+    progress: Progress = lambda done, total: None,
+    *,
+    metric: Metric = ACCURACY,
+    handover: Handover = FRESH,
+) -> Result:
+    """Every sample until quiescent, verified neuron by neuron, with the metric and the costs."""
     start = time.perf_counter()
-    scores: list[Tensor] = []
+    outputs: list[Tensor] = []
     operations = 0
 
     def watch(run: Run) -> None:
         nonlocal operations
-        scores.append(run.output)
+        outputs.append(run.output)
         operations += synaptic_operations(run)
-        progress(sum(len(each) for each in scores), len(data))
+        progress(sum(len(each) for each in outputs), len(data.x))
 
-    certificate = verify(case.network, case.integer_graph, data.x, watch=watch)
-    mean_operations = operations / len(data)
+    certificate = verify(case.network, case.integer_graph, data.x, watch=watch, handover=handover)
+    mean_operations = operations / len(data.x)
     return Result(
         recipe=case.recipe,
         data=f"{data.name} {data.split.value}",
         samples=certificate.samples,
-        metric="accuracy",
-        float=accuracy(evaluate(case.float_graph, data.x), data.y),
-        qnn=accuracy(evaluate(case.integer_graph, data.x), data.y),
-        snn=accuracy(torch.cat(scores), data.y),
+        metric=metric.name,
+        float=metric.of(evaluate(case.float_graph, data.x), data.y),
+        qnn=metric.of(evaluate(case.integer_graph, data.x), data.y),
+        snn=metric.of(torch.cat(outputs), data.y),
         neurons_compared=certificate.neurons_compared,
         neurons_different=certificate.neurons_different,
         lossless=certificate.lossless,
@@ -144,9 +193,12 @@ def assess(case: Case, data: Dataset, progress: Progress = lambda done, total: N
         steps_bound=certificate.steps_bound,
         levels=case.levels,
         weight_bits=case.weight_bits,
-        elements=1,
+        elements=certificate.elements,
+        look_ahead=certificate.look_ahead,
+        handover=certificate.handover,
         neurons=certificate.neurons,
         spikes_per_neuron=certificate.spikes_per_neuron,
+        handover_spikes_per_neuron=certificate.handover_spikes / max(certificate.neurons_compared, 1),
         events_per_neuron=certificate.events / max(certificate.neurons_compared, 1),
         synaptic_operations=mean_operations,
         macs=macs(case.float_graph),
@@ -158,19 +210,44 @@ def assess(case: Case, data: Dataset, progress: Progress = lambda done, total: N
     )
 
 
+def with_delta(
+    case: Case, data: Labelled, progress: Progress, fresh: Result, metric: Metric = ACCURACY
+) -> Result:
+    """The result of fresh hand-over with that of delta hand-over beside it, in its notes."""
+    delta = assess(case, data, progress, metric=metric, handover=Delta())
+    kept = (
+        "handover",
+        "snn",
+        "neurons_compared",
+        "neurons_different",
+        "lossless",
+        "steps_max",
+        "steps_mean",
+        "spikes_per_neuron",
+        "handover_spikes_per_neuron",
+        "synaptic_operations",
+        "samples",
+        "seconds",
+    )
+    beside = {name: value for name, value in delta.to_dict().items() if name in kept}
+    return replace(fresh, lossless=fresh.lossless and delta.lossless, notes={**fresh.notes, "delta": beside})
+
+
 Measure = Callable[[Case, Dataset, Progress, bool], Result]
 """A case and its test data to a result; the last argument asks for everything, however long."""
 
 
 def assess_all(case: Case, data: Dataset, progress: Progress, full: bool) -> Result:
-    """Every sample."""
-    return assess(case, data, progress)
+    """Every sample fresh; the first thousand (or everything) in delta hand-over as well."""
+    fresh = assess(case, data, progress)
+    return with_delta(case, data if full else data.first(1000), progress, fresh)
 
 
 def assess_some(samples: int) -> Measure:
-    """The first samples, or all of them where everything is asked for."""
+    """The first samples, or all of them where everything is asked for, in both ways of hand-over."""
 
     def measure(case: Case, data: Dataset, progress: Progress, full: bool) -> Result:
-        return assess(case, data if full else data.first(samples), progress)
+        part = data if full else data.first(samples)
+        return with_delta(case, part, progress, assess(case, part, progress))
 
     return measure

@@ -14,9 +14,9 @@ from spikemorph.recipes.training import Schedule
 RECIPE = Task(
     name="s-mnist-784",
     front=(Front(16, kernel=5, padding=56, dilation=28),),
-    units=96,
+    units=64,
     levels=Levels(activation=15, weight_bits=8),
-    float_schedule=Schedule(epochs=6, rate=1.5e-3, seed=1),
-    quantised_schedule=Schedule(epochs=2, rate=4e-4, decay=0.01, seed=2),
+    float_schedule=Schedule(epochs=4, rate=2e-3, batch=256, seed=1),
+    quantised_schedule=Schedule(epochs=1, rate=4e-4, batch=512, decay=0.01, seed=2),
     measure=assess_some(1000),
 ).recipe()

@@ -17,14 +17,18 @@ from spikemorph.convert.network import Spikes, SpikingNetwork
 from spikemorph.errors import RunError
 from spikemorph.evaluate import pooling
 from spikemorph.evaluate.integers import with_bias
+from spikemorph.evaluate.lengths import valid_lengths
 from spikemorph.evaluate.linear import LINEAR, LINEAR_OPS, align_ranks
 from spikemorph.evaluate.steps import step_function
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Node
 from spikemorph.ir.table import OpTable
+from spikemorph.run.cells import Cell, plan_of
+from spikemorph.run.handover import FRESH, Delta, Handover, Replay
 from spikemorph.run.record import Record
 from spikemorph.run.result import Run
-from spikemorph.run.tally import Tally
+from spikemorph.run.settled import Holds, Settled
+from spikemorph.run.tally import Tally, emissions
 
 State = Mapping[str, tuple[Tensor, ...]]
 """By node: (accumulator or source counts, count), or the running factors of a product."""
@@ -43,16 +47,27 @@ class Stepped:
 @final
 @dataclass(frozen=True)
 class Moment:
-    """One node at one step: its state before, what arrives, and the network around it."""
+    """One node at one step: its state before, what arrives, and how it sends.
+
+    Args:
+        largest: the largest spike; None: an input that is injected at once.
+        hold: where the node takes part, and the count it keeps elsewhere.
+    """
 
     node: Node
-    network: SpikingNetwork
+    tensors: Mapping[str, Tensor]
     state: tuple[Tensor, ...]
     arriving: tuple[Tensor, ...]
+    largest: int | None
+    hold: tuple[Tensor, Tensor] | None = None
 
 
 Rule = Callable[[Moment], Stepped]
-DENSE: OpTable[Rule] = OpTable("dense", ops.INTEGER_OPS, dict.fromkeys(ops.HOST, "computed after decoding"))
+DENSE: OpTable[Rule] = OpTable(
+    "dense",
+    ops.INTEGER_OPS,
+    {ops.Recurrence: "runs as cells", **dict.fromkeys(ops.HOST, "computed after decoding")},
+)
 
 
 @final
@@ -84,59 +99,133 @@ class Dense:
         *,
         steps: int | None,
         record: tuple[Record, ...],
+        handover: Handover = FRESH,
+        lengths: Tensor | None = None,
     ) -> Run:
-        """Simulate `steps` steps, or until quiescent; counts are int64 [batch, *shape] on the input grid."""
-        network = _on(network, self.device)
+        """Simulate each element for `steps` steps, or until quiescent.
+
+        Args:
+            counts: int64 [batch, *shape] on the input grid, one tensor an argument.
+        """
+        plan = plan_of(network.graph, buffered_input=isinstance(network.encoding, Spikes))
         inputs = tuple(each.to(self.device, torch.float64) for each in counts)
+        valid = valid_lengths(network.graph, lengths, len(counts[0]))
+        tally = Tally.begin(network, plan, len(counts[0]), record)
+        settled = Settled.begin(plan, inputs, valid)
+        places = _Places(self.device)
         state: State = {}
-        tally = Tally.begin(network, inputs[0].shape[0], record)
+        before: Cell | None = None
+        played: list[Mapping[str, Tensor]] = []
         with torch.no_grad():
-            while steps is None or tally.steps < steps:
-                state, deltas, pending = _step(network, state, inputs, tally)
-                tally.advance(deltas, pending, _raw(network, state))
-                if steps is None and not bool(pending.any()):
-                    break
-        return tally.finish({node.name: state[node.name][1] for node in tally.emitting})
+            for cell in plan.cells:
+                goes_on = isinstance(handover, Delta) and before is not None and before.layout == cell.layout
+                state = state if goes_on else {}
+                element = _Element(network, cell, places.tensors(cell), settled.targets(cell), tally)
+                holds = settled.holds(cell, element.targets)
+                replayed = played if isinstance(handover, Replay) else None
+                state, played = element.play(state, holds, steps, replayed)
+                settled.keep(cell, {port.local: state[port.local][1] for port in cell.emitters})
+                before = cell
+        coded = zip(network.graph.inputs, inputs, strict=True) if isinstance(network.encoding, Spikes) else ()
+        return tally.finish({**{node.name: each for node, each in coded}, **settled.counts})
 
 
-def _on(network: SpikingNetwork, device: str) -> SpikingNetwork:
-    tensors = {name: each.to(device) for name, each in network.graph.tensors.items()}
-    graph = network.graph.with_nodes(network.graph.nodes, tensors=tensors)
-    return SpikingNetwork(graph, network.spike, network.encoding, network.source)
+class _Places:
+    """Tensors of cells on the device, whole numbers as float64, each moved once."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._moved: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def tensors(self, cell: Cell) -> dict[str, Tensor]:
+        return {name: self._on(tensor) for name, tensor in cell.graph.tensors.items()}
+
+    def _on(self, tensor: Tensor) -> Tensor:
+        if id(tensor) not in self._moved:
+            self._moved[id(tensor)] = tensor, tensor.to(self.device, torch.float64)
+        return self._moved[id(tensor)][1]
 
 
-def _step(
-    network: SpikingNetwork, state: State, inputs: tuple[Tensor, ...], tally: Tally
-) -> tuple[State, dict[str, Tensor], Tensor]:
-    """All nodes once, in data-flow order: a spike passes through every layer within its step."""
-    after: dict[str, tuple[Tensor, ...]] = {}
-    deltas: dict[str, Tensor] = {}
-    pending = torch.zeros(inputs[0].shape[0], dtype=torch.bool, device=inputs[0].device)
-    for node in network.graph.body:
-        if isinstance(node.op, ops.Input):
-            arriving: tuple[Tensor, ...] = (inputs[node.op.index],)
-        else:
-            arriving = tuple(deltas[name] for name in node.inputs)
-            tally.arrive(node, arriving)
-        moment = Moment(node, network, state.get(node.name, ()), arriving)
-        done = DENSE[type(node.op)](moment)
-        after[node.name], deltas[node.name] = done.state, done.delta
-        if done.pending is not None:
-            pending |= done.pending.reshape(pending.shape[0], -1).any(1)
-    return after, deltas, pending
+@final
+@dataclass(frozen=True)
+class _Element:
+    """One element of a run: a cell and what its inputs stand for."""
 
+    network: SpikingNetwork
+    cell: Cell
+    tensors: Mapping[str, Tensor]
+    targets: tuple[Tensor, ...]
+    tally: Tally
 
-def _raw(network: SpikingNetwork, state: State) -> dict[str, Tensor]:
-    raw = {}
-    for node in network.graph.readouts:
-        assert isinstance(node.op, ops.Readout)
-        raw[node.name] = with_bias(node.op, state[node.name][0], network.graph.tensors)
-    return raw
+    def play(
+        self, state: State, holds: Holds, steps: int | None, replayed: list[Mapping[str, Tensor]] | None
+    ) -> tuple[State, list[Mapping[str, Tensor]]]:
+        """Step by step until quiescent, or `steps` times; the last state, and what every step sent."""
+        sent: list[Mapping[str, Tensor]] = []
+        sending = emissions(self.network, self.cell)
+        self.tally.open(self.cell)
+        while steps is None or len(sent) < steps:
+            raw = None if replayed is None else self._raw_train(replayed, len(sent))
+            state, deltas, pending = self._step(state, sending, holds, raw)
+            self.tally.advance(self.cell, deltas, pending, self._readouts(state))
+            sent.append(
+                {port.name: deltas[port.local] for port in self.cell.emitters} if raw is not None else {}
+            )
+            if steps is None and not bool(pending.any()):
+                break
+        return state, sent
+
+    def _raw_train(self, replayed: list[Mapping[str, Tensor]], step: int) -> dict[str, Tensor]:
+        """What held inputs send under `Replay`: the train of their neurons, one element late."""
+        held = [
+            (port, target) for port, target in zip(self.cell.inputs, self.targets, strict=True) if port.held
+        ]
+        before = replayed[step] if step < len(replayed) else {}
+        return {
+            port.local: before[port.name] if port.name in before else torch.zeros_like(target)
+            for port, target in held
+        }
+
+    def _step(
+        self, state: State, sending: Mapping[str, str], holds: Holds, replay: Mapping[str, Tensor] | None
+    ) -> tuple[State, dict[str, Tensor], Tensor]:
+        """All nodes once, in data-flow order: a spike passes through every layer within its step."""
+        after: dict[str, tuple[Tensor, ...]] = {}
+        deltas: dict[str, Tensor] = {}
+        first = self.targets[0]
+        pending = torch.zeros(len(first), dtype=torch.bool, device=first.device)
+        for node in self.cell.graph.body:
+            if replay is not None and node.name in replay:
+                deltas[node.name] = replay[node.name]
+                continue
+            if isinstance(node.op, ops.Input):
+                arriving: tuple[Tensor, ...] = (self.targets[node.op.index],)
+            else:
+                arriving = tuple(deltas[name] for name in node.inputs)
+                self.tally.arrive(self.cell, node, arriving)
+            largest = self.network.spike.largest if node.name in sending else None
+            own, hold = state.get(node.name, ()), holds.get(node.name)
+            done = DENSE[type(node.op)](Moment(node, self.tensors, own, arriving, largest, hold))
+            after[node.name], deltas[node.name] = done.state, done.delta
+            if done.pending is not None:
+                pending |= done.pending.reshape(pending.shape[0], -1).any(1)
+        return after, deltas, pending
+
+    def _readouts(self, state: State) -> dict[str, Tensor]:
+        raw = {}
+        for port in self.cell.readouts:
+            op = self.cell.graph.by_name[port.local].op
+            assert isinstance(op, ops.Readout)
+            raw[port.local] = with_bias(op, state[port.local][0], self.tensors)
+        return raw
 
 
 def _emit(moment: Moment, kept: Tensor, target: Tensor) -> Stepped:
     """One spike towards the target: S += clip(target - S, -m, m)."""
-    m = moment.network.spike.largest
+    m = moment.largest
+    assert m is not None
+    if moment.hold is not None:
+        target = torch.where(moment.hold[0], target, moment.hold[1])
     count = moment.state[1] if moment.state else torch.zeros_like(target)
     spike = (target - count).clamp(-m, m)
     count = count + spike
@@ -150,16 +239,15 @@ def _accumulate(moment: Moment) -> Tensor:
 @DENSE.rule(ops.Input)
 def _input(moment: Moment) -> Stepped:
     (count,) = moment.arriving
-    if isinstance(moment.network.encoding, Spikes):
+    if moment.largest is not None:
         return _emit(moment, count, count)
-    injected = torch.zeros_like(count) if moment.state else count
-    return Stepped((count,), injected)
+    return Stepped((count,), count - moment.state[0] if moment.state else count)
 
 
 @DENSE.rule(*(LINEAR_OPS & ops.INTEGER_OPS))
 def _linear(moment: Moment) -> Stepped:
-    node, tensors = moment.node, moment.network.graph.tensors
-    return Stepped((), LINEAR[type(node.op)](node.op, moment.arriving, tensors))
+    node = moment.node
+    return Stepped((), LINEAR[type(node.op)](node.op, moment.arriving, moment.tensors))
 
 
 @DENSE.rule(ops.Mul)
@@ -174,7 +262,7 @@ def _mul(moment: Moment) -> Stepped:
 
 @DENSE.rule(ops.Neuron)
 def _neuron(moment: Moment) -> Stepped:
-    op, tensors = moment.node.op, moment.network.graph.tensors
+    op, tensors = moment.node.op, moment.tensors
     assert isinstance(op, ops.Neuron)
     acc = _accumulate(moment)
     target = step_function(op, with_bias(op, acc, tensors), tensors, moment.node.shape)

@@ -24,7 +24,9 @@ Rule = Callable[[ops.Op, Inputs, Numbers], Array]
 _HOST = "works on the decoded output, after the simulation"
 _NOTHING = np.iinfo(np.int64).min
 
-REFERENCE: OpTable[Rule] = OpTable("reference", ops.INTEGER_OPS, gaps=dict.fromkeys(ops.HOST, _HOST))
+REFERENCE: OpTable[Rule] = OpTable(
+    "reference", ops.INTEGER_OPS, gaps={ops.Recurrence: "runs as cells", **dict.fromkeys(ops.HOST, _HOST)}
+)
 
 
 def value(op: ops.Op, inputs: Inputs, numbers: Numbers) -> Array:

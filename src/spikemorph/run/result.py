@@ -14,38 +14,71 @@ from spikemorph.ir.graph import Graph
 
 @final
 @dataclass(frozen=True)
+class Work:
+    """What reached the ops that do work.
+
+    Args:
+        graph: what ran: the network itself, or the cell of a recurrent one.
+        arrivals: non-zero entries that reached each Conv, Linear, AxisMap, Scale and Mul, summed over
+            batch and steps, [*shape of the arriving value]; Mul: both inputs, broadcast, added up.
+            Analog input counts here as well. Priced by `measure`.
+    """
+
+    graph: Graph
+    arrivals: Mapping[str, Tensor]
+
+
+@final
+@dataclass(frozen=True)
 class Run:
     """What came out. All tensors are int64 on the CPU unless said otherwise.
+
+    A feed-forward network has one element; a recurrent one has an element for each recurrent update.
 
     Args:
         graph: the integer graph that ran.
         raw: readout integers by readout node name, [batch, *shape], bias included.
-        steps: steps simulated, the largest over the batch.
-        sample_steps: [batch], 1 + the last step in which any neuron emitted, 0 for silence.
-        settled: [batch] bool, nothing was in flight at the end.
-        layer_spikes: sum of |spike| by emitting node, [batch]. Spike-encoded inputs emit too.
-        layer_events: number of non-zero emissions by emitting node, [batch].
-        arrivals: non-zero entries that reached each Conv, Linear, AxisMap, Scale and Mul, summed over
-            batch and steps, [*shape of the arriving value]; Mul: both inputs, broadcast, added up.
-            Analog input counts here as well. Priced by `measure`.
-        counts: final counts by emitting node, [batch, *shape], if recorded.
+        steps: steps simulated, all elements together.
+        element_steps: [elements, batch], 1 + the last step of an element in which any neuron emitted, 0 for
+            silence.
+        element_settled: [elements, batch] bool, nothing was in flight at the end of the element.
+        layer_spikes: sum of |spike| by emitting node, [batch]. Spike-encoded inputs emit too; what re-emits
+            settled counts of node x to later elements is reported as "x.handover".
+        layer_events: number of non-zero emissions, likewise.
+        work: what reached every weight, for each cell that ran.
+        counts: settled counts by emitting node, [batch, *shape], of every element, if recorded.
         raws: after every step, as `raw`, if recorded.
         layer_steps: by emitting node, [steps] spikes summed over the batch, if recorded.
-        trace: by emitting node, [steps, batch, *shape] signed spikes, if recorded.
+        trace: by emitting node, [steps, batch, *shape] signed spikes, if recorded. Without hand-over.
     """
 
     graph: Graph
     raw: Mapping[str, Tensor]
     steps: int
-    sample_steps: Tensor
-    settled: Tensor
+    element_steps: Tensor
+    element_settled: Tensor
     layer_spikes: Mapping[str, Tensor]
     layer_events: Mapping[str, Tensor]
-    arrivals: Mapping[str, Tensor]
+    work: tuple[Work, ...]
     counts: Mapping[str, Tensor] | None = None
     raws: tuple[Mapping[str, Tensor], ...] | None = None
     layer_steps: Mapping[str, Tensor] | None = None
     trace: Mapping[str, Tensor] | None = None
+
+    @property
+    def elements(self) -> int:
+        """Recurrent updates one after the other; 1 for feed-forward networks."""
+        return len(self.element_steps)
+
+    @property
+    def sample_steps(self) -> Tensor:
+        """[batch], steps until each element of a sample was at rest, added up."""
+        return self.element_steps.sum(0)
+
+    @property
+    def settled(self) -> Tensor:
+        """[batch] bool, nothing was in flight at the end of any element."""
+        return self.element_settled.all(0)
 
     @property
     def output(self) -> Any:

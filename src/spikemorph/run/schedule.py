@@ -1,7 +1,7 @@
 """When every element of every value is computed: rounds, one for each recurrent update.
 
-A round is what settles together. Round r takes one more element of every recurrence; what feeds it runs in the
-latest round that is still in time, what reads it in the earliest. A graph without recurrences has one round.
+A round is what settles together. Round r takes one more element of every recurrence; what feeds it runs in
+the latest round that is still in time, what reads it in the earliest. Without recurrences there is one round.
 """
 
 from __future__ import annotations

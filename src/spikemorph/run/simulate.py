@@ -11,6 +11,7 @@ from spikemorph.convert.network import SpikingNetwork
 from spikemorph.errors import RunError, UsageError, expect
 from spikemorph.evaluate.encode import Samples, input_counts
 from spikemorph.run.dense import Dense
+from spikemorph.run.handover import FRESH, Handover
 from spikemorph.run.record import Record
 from spikemorph.run.result import Run
 
@@ -25,8 +26,10 @@ class Engine(Protocol):
         *,
         steps: int | None,
         record: tuple[Record, ...],
+        handover: Handover = FRESH,
+        lengths: Tensor | None = None,
     ) -> Run:
-        """Simulate `steps` steps, or until quiescent if None; counts are int64 [batch, *shape]."""
+        """Simulate `steps` steps an element, or until quiescent; counts are int64 [batch, *shape]."""
 
 
 def simulate(
@@ -36,19 +39,26 @@ def simulate(
     steps: int | None = None,
     engine: Engine | None = None,
     record: Record | Sequence[Record] = (),
+    handover: Handover = FRESH,
+    lengths: Tensor | None = None,
 ) -> Run:
     """Run a batch from rest. Nothing is kept between two calls.
+
+    A recurrent network runs element by element: each settles before its counts reach the next.
 
     Args:
         network: from `convert` or `load`.
         x: [batch, *shape], or a tuple with one tensor an argument.
-        steps: None runs until nothing is in flight; a number runs exactly so many, `Run.settled` says
-            which samples were at rest by then.
+        steps: None runs until nothing is in flight; a number runs exactly so many (in every element),
+            `Run.settled` and `Run.element_settled` say what was at rest by then.
         engine: Dense() by default; Reference() is the slow oracle.
         record: what to keep besides the outputs and totals.
+        handover: Fresh() or Delta(), how settled counts reach the next element; both are exact.
+        lengths: [batch], elements of each sample where sequences end early; the result is that of the
+            network captured at that length, what stands behind the end of a sequence means nothing.
 
     Raises:
-        DataError: the input does not fit.
+        DataError: the input or the lengths do not fit.
         RunError: steps below 1.
         UsageError: arguments of the wrong kind.
     """
@@ -71,4 +81,6 @@ def simulate(
     wanted = tuple(record) if isinstance(record, tuple | list) else (record,)
     for each in wanted:
         expect("simulate(record)", each, get_args(Record), "use SpikeCounts(), a tuple of records, or ()")
-    return engine.run(network, input_counts(network.graph, x), steps=steps, record=wanted)
+    expect("simulate(handover)", handover, get_args(Handover), "use Fresh() or Delta()")
+    counts = input_counts(network.graph, x)
+    return engine.run(network, counts, steps=steps, record=wanted, handover=handover, lengths=lengths)

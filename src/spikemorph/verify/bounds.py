@@ -35,13 +35,17 @@ def steps_bound(network: SpikingNetwork) -> int:
     """Steps after which nothing can be in flight, for any input: the longest path of ceil((hi - lo) / m).
 
     A neuron whose sources have settled has at most hi - lo units to go, m of them in each step; spikes pass
-    through all layers within their step.
+    through all layers within their step. Of a recurrent network: the steps of one element, in which the
+    settled counts that it needs are handed over first.
     """
     found = intervals(network.graph)
     until: dict[str, int] = {}
     for node in network.graph.body:
         before = max((until[name] for name in node.inputs), default=0)
-        until[node.name] = before + _steps_of(network, node, found[node.name])
+        own = _steps_of(network, node, found[node.name])
+        if isinstance(node.op, ops.Recurrence):
+            before = max(before, own)
+        until[node.name] = before + own
     return max(until.values(), default=0)
 
 

@@ -5,53 +5,45 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from spikemorph.convert.network import Graded, Spikes, SpikingNetwork
-from spikemorph.errors import FileError, GraphError, expect
+from spikemorph.errors import DataError, FileError, GraphError, expect
 from spikemorph.evaluate.batching import Batches, batches
 from spikemorph.evaluate.encode import input_counts, saturated
 from spikemorph.evaluate.integers import evaluate_counts
 from spikemorph.evaluate.intervals import accumulator_bounds
+from spikemorph.ir.elements import is_sequence
 from spikemorph.ir.graph import Dialect, Graph
 from spikemorph.ir.store import graph_hash
 from spikemorph.run.dense import Dense
-from spikemorph.run.record import Everything, SpikeCounts
+from spikemorph.run.handover import FRESH, Delta, Handover
+from spikemorph.run.record import Everything, Record, SpikeCounts
 from spikemorph.run.result import Run
+from spikemorph.run.schedule import schedule
 from spikemorph.run.simulate import Engine
 from spikemorph.verify.bounds import integer_type, steps_bound
+from spikemorph.verify.first import FirstDifference, first_of, flat_index
 from spikemorph.verify.structure import Difference, differences
 
 FORMAT = 1
 CHUNK = 100
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class FirstDifference:
-    """The first neuron (in data-flow order, then sample, channel, position) whose counts differ.
-
-    `step` is 1 + the last step in which the spiking neuron emitted, 0 if it never did; channel and position
-    are None where the value has no such axis.
-    """
-
-    layer: str
-    sample: int
-    channel: int | None
-    position: tuple[int, ...]
-    step: int
-    qnn: int
-    snn: int
+SEQUENCES = 1000
+"""Most samples compared at once; sequences run element by element, so more of them go together."""
 
 
 @final
 @dataclass(frozen=True)
 class Certificate:
-    """What was compared and proven; `lossless` is the verdict. Steps and spikes are the spiking network's."""
+    """What was compared and proven; `lossless` is the verdict. Steps and spikes are the spiking network's.
+
+    Steps are those of an element (a recurrent update; a feed-forward sample is one element). `look_ahead` is
+    how many input elements an update needs beyond its own share of the sequence.
+    """
 
     lossless: bool
     graph_hash: str
@@ -80,6 +72,10 @@ class Certificate:
     spike_kind: str
     analog_inputs: str
     engine: str
+    handover: str = "none"
+    elements: int = 1
+    look_ahead: int = 0
+    handover_spikes: int = 0
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -103,6 +99,7 @@ class _Books:
     steps: list[Tensor] = field(default_factory=list)
     spikes: int = 0
     events: int = 0
+    handed_over: int = 0
 
 
 def verify(
@@ -112,10 +109,13 @@ def verify(
     *,
     engine: Engine | None = None,
     watch: Callable[[Run], None] | None = None,
+    handover: Handover = FRESH,
+    lengths: Tensor | None = None,
 ) -> Certificate:
     """Compare the spiking network at quiescence with the quantised one, neuron by neuron and by structure.
 
-    Raises nothing about losslessness: the certificate says whether and where they differ.
+    Of a recurrent network every neuron is compared after every element. Raises nothing about losslessness:
+    the certificate says whether and where they differ.
 
     Args:
         network: from `convert` or `load`.
@@ -123,6 +123,8 @@ def verify(
         data: a tensor of samples, a tuple of tensors, or a loader of batches.
         engine: that runs the spiking network, Dense() by default.
         watch: is shown the run of every batch, in order: for progress, and for measures of one's own.
+        handover: how settled counts reach the next element of a sequence.
+        lengths: [samples], elements of each sample where sequences end early.
 
     Raises:
         DataError: empty or unfit data.
@@ -138,22 +140,46 @@ def verify(
             do="pass the graph that was converted",
         )
     engine = Dense() if engine is None else engine
-    books = _Books()
-    for inputs in batches(graph, data, size=graph.samples_at_once(CHUNK), where="verification data"):
-        run = _compare_batch(network, graph, inputs, engine, books)
+    books, how = _Books(), _How(engine, handover)
+    most = SEQUENCES if is_sequence(graph) else CHUNK
+    for inputs in batches(graph, data, size=graph.samples_at_once(most), where="verification data"):
+        ends = None if lengths is None else lengths[books.samples : books.samples + len(inputs[0])]
+        run = _compare_batch(network, graph, inputs, replace(how, lengths=ends), books)
         if watch is not None:
             watch(run)
-    return _certificate(network, graph, engine, books)
+    if lengths is not None and len(lengths) != books.samples:
+        raise DataError(
+            where="verify(lengths)",
+            got=f"{len(lengths)} lengths",
+            known=f"one for each of the {books.samples} samples",
+            do="give every sample its number of elements",
+        )
+    return _certificate(network, graph, how, books)
+
+
+@dataclass(frozen=True)
+class _How:
+    """How the spiking network is run."""
+
+    engine: Engine
+    handover: Handover
+    lengths: Tensor | None = None
+
+    def run(self, network: SpikingNetwork, inputs: tuple[Tensor, ...], record: Record) -> Run:
+        counts = input_counts(network.graph, inputs)
+        return self.engine.run(
+            network, counts, steps=None, record=(record,), handover=self.handover, lengths=self.lengths
+        )
 
 
 def _compare_batch(
-    network: SpikingNetwork, graph: Graph, inputs: tuple[Tensor, ...], engine: Engine, books: _Books
+    network: SpikingNetwork, graph: Graph, inputs: tuple[Tensor, ...], how: _How, books: _Books
 ) -> Run:
     _digest(books, inputs)
-    counts = input_counts(graph, inputs)
-    rest = evaluate_counts(graph, counts)
-    run = engine.run(network, input_counts(network.graph, inputs), steps=None, record=(SpikeCounts(),))
+    rest = evaluate_counts(graph, input_counts(graph, inputs), how.lengths)
+    run = how.run(network, inputs, SpikeCounts())
     assert run.counts is not None
+    places: list[FirstDifference] = []
     for node in graph.neurons:
         snn = run.counts.get(node.name)
         qnn = rest[node.name].to(torch.int64)
@@ -164,9 +190,11 @@ def _compare_batch(
         wrong = int((snn != qnn).sum())
         books.different += wrong
         if wrong and books.first is None:
-            where = tuple((qnn != snn).nonzero()[0].tolist())
-            step = _last_step(network, node.name, where, inputs, engine)
-            books.first = _first(node.name, where, step, (qnn, snn), books.samples)
+            places.append(first_of(node, (qnn, snn), run, books.samples))
+    if places:
+        books.first = min(places, key=lambda place: place.element)
+        if len(run.element_steps) == 1:
+            books.first = replace(books.first, step=_last_step(network, books, inputs, how))
     for node in graph.readouts:
         qnn = rest[node.name].to(torch.int64)
         raw = run.raw.get(node.name)
@@ -189,47 +217,30 @@ def _add_run(books: _Books, run: Run, outside: int, samples: int) -> None:
     books.samples += samples
     books.saturated += outside
     books.unsettled += int((~run.settled).sum())
-    books.steps.append(run.sample_steps)
+    books.steps.append(run.element_steps.flatten())
     books.spikes += run.spikes
     books.events += run.events
+    handed = [each for name, each in run.layer_spikes.items() if name.endswith(".handover")]
+    books.handed_over += sum(int(each.sum()) for each in handed)
 
 
-def _last_step(
-    network: SpikingNetwork, layer: str, where: tuple[int, ...], inputs: tuple[Tensor, ...], engine: Engine
-) -> int:
+def _last_step(network: SpikingNetwork, books: _Books, inputs: tuple[Tensor, ...], how: _How) -> int:
     """1 + the last step in which a neuron emitted, 0 for never; its sample runs again for it."""
-    sample = tuple(each[where[0] : where[0] + 1] for each in inputs)
-    run = engine.run(network, input_counts(network.graph, sample), steps=None, record=(Everything(),))
+    first = books.first
+    assert first is not None
+    number = first.sample - books.samples
+    run = how.run(network, tuple(each[number : number + 1] for each in inputs), Everything())
     assert run.trace is not None
-    emitted = run.trace[layer][:, 0].flatten(1)
-    emitted = emitted[:, _flat_index(where[1:], run.trace[layer].shape[2:])].nonzero()
+    trace = run.trace[first.layer]
+    where = first.position if first.channel is None else (first.channel, *first.position)
+    emitted = trace[:, 0].flatten(1)[:, flat_index(where, trace.shape[2:])].nonzero()
     return int(emitted.max()) + 1 if len(emitted) else 0
 
 
-def _flat_index(where: tuple[int, ...], shape: tuple[int, ...]) -> int:
-    flat = 0
-    for index, size in zip(where, shape, strict=True):
-        flat = flat * size + index
-    return flat
-
-
-def _first(
-    layer: str, where: tuple[int, ...], step: int, counts: tuple[Tensor, Tensor], samples_before: int
-) -> FirstDifference:
-    return FirstDifference(
-        layer=layer,
-        sample=samples_before + where[0],
-        channel=where[1] if len(where) > 1 else None,
-        position=where[2:],
-        step=step,
-        qnn=int(counts[0][where]),
-        snn=int(counts[1][where]),
-    )
-
-
-def _certificate(network: SpikingNetwork, graph: Graph, engine: Engine, books: _Books) -> Certificate:
+def _certificate(network: SpikingNetwork, graph: Graph, how: _How, books: _Books) -> Certificate:
     structural = differences(graph, network.graph)
     bounds = accumulator_bounds(network.graph)
+    timing = schedule(network.graph)
     steps = torch.cat(books.steps).double()
     neurons = sum(int(torch.Size(node.shape).numel()) for node in graph.neurons)
     exact = not (books.different or books.outputs_different or books.unsettled or structural)
@@ -253,15 +264,26 @@ def _certificate(network: SpikingNetwork, graph: Graph, engine: Engine, books: _
         integer_type=integer_type(max(bounds.values(), default=0)),
         steps_bound=steps_bound(network),
         steps_max=int(steps.max()),
-        steps_p999=float(torch.quantile(steps, 0.999)),
+        steps_p999=_quantile(steps, 0.999),
         steps_mean=float(steps.mean()),
         spikes=books.spikes,
         events=books.events,
         spikes_per_neuron=books.spikes / max(emitters(network) * books.samples, 1),
         spike_kind=spike_kind(network),
         analog_inputs=analog_inputs(network),
-        engine=type(engine).__name__.lower(),
+        engine=type(how.engine).__name__.lower(),
+        handover=type(how.handover).__name__.lower() if is_sequence(network.graph) else "none",
+        elements=timing.elements,
+        look_ahead=timing.look_ahead,
+        handover_spikes=books.handed_over,
     )
+
+
+def _quantile(values: Tensor, fraction: float) -> float:
+    """As torch.quantile, which takes at most 2**24 numbers."""
+    place = fraction * (len(values) - 1)
+    low, high = (values.kthvalue(k + 1).values for k in (int(place), -int(-place // 1)))
+    return float(low + (high - low) * (place - int(place)))
 
 
 def emitters(network: SpikingNetwork) -> int:
@@ -299,7 +321,8 @@ def recheck(
         FileError: the text is no certificate of a format this version reads.
     """
     old = parse_certificate(text)
-    new = verify(network, graph, data, engine=engine)
+    handover = Delta() if old.get("handover") == "delta" else FRESH
+    new = verify(network, graph, data, engine=engine, handover=handover)
     fresh = json.loads(new.to_json())
     skipped = ("engine",)
     wrong = [

@@ -1,0 +1,38 @@
+"""How settled counts reach the next element of a sequence; of no meaning in feed-forward networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Every element starts from rest; the settled counts that it needs are emitted anew. Exact.
+
+    They travel as spikes of the network's own kind, which are counted as hand-over.
+    """
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Accumulators and counts stay; only changes of inputs and of settled counts are sent. Exact.
+
+    Where the shape of the work changes (at the borders of padded windows over time), an element starts fresh.
+    """
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A negative control, NOT lossless: the raw spike train of the element before is played again.
+
+    Needs a fixed number of steps. Dense engine only.
+    """
+
+
+Handover = Fresh | Delta | Replay
+
+FRESH = Fresh()
