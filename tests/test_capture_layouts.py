@@ -262,8 +262,8 @@ MIXING: dict[str, tuple[Any, str]] = {
     "softmax over the batch": (lambda s, x: x.softmax(1), "aten.softmax.int on the batch axis"),
     "outer": (lambda s, x: x[0] + x[1][:, None], "aten.add.Tensor on the batch axis"),
     "window over the batch": (
-        lambda s, x: F.max_pool1d(x.transpose(1, 2), 3, 1, 1),
-        "aten.max_pool1d.default on the batch axis",
+        lambda s, x: F.avg_pool1d(x.transpose(1, 2), 3, 1, 1),
+        "aten.avg_pool1d.default on the batch axis",
     ),
     "shuffle": (
         lambda s, x: F.channel_shuffle(x.transpose(1, 2), 3),

@@ -28,6 +28,9 @@ Data = Annotated[
     str, typer.Option("--data", help="A registered name, a .npz file with x and y, or a folder.")
 ]
 Part = Annotated[Split, typer.Option(help="Part of a registered data set.")]
+HandoverName = Annotated[
+    str, typer.Option("--handover", help="Between elements of a sequence: fresh or delta; both are exact.")
+]
 Samples = Annotated[int | None, typer.Option(help="Use only the first N samples.")]
 Net = Annotated[Path, typer.Argument(help="A network file that convert wrote.")]
 Engine = Annotated[str, typer.Option(help="dense, or reference (the slow oracle).")]
@@ -39,7 +42,7 @@ Bits = Annotated[int, typer.Option("--weight-bits", help="2..8.")]
 
 @app.command()
 def demo(json: Json = False) -> None:
-    """Train, convert, run and verify two networks on scikit-learn's digits."""
+    """Train, convert, run and verify three networks on scikit-learn's digits."""
     raise typer.Exit(work.demo(as_json=json))
 
 
@@ -95,10 +98,11 @@ def verify(
     certificate: Annotated[Path | None, typer.Option(help="Write the certificate here.")] = None,
     recheck: Annotated[Path | None, typer.Option(help="Check this certificate again.")] = None,
     engine: Engine = "dense",
+    handover: HandoverName = "fresh",
     json: Json = False,
 ) -> None:
     """Compare every neuron of every sample with the quantised network. Exits with 1 where they differ."""
-    chosen = work.Chosen(network, data, split, samples, engine)
+    chosen = work.Chosen(network, data, split, samples, engine, handover)
     raise typer.Exit(work.verify(chosen, qnn, certificate, recheck, as_json=json))
 
 
@@ -109,14 +113,15 @@ def run(
     split: Part = Split.TEST,
     samples: Samples = None,
     steps: Annotated[
-        int | None, typer.Option(help="Exactly so many steps; default: until quiescent.")
+        int | None, typer.Option(help="Exactly so many steps (an element); default: until quiescent.")
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Spikes of every layer.")] = False,
     engine: Engine = "dense",
+    handover: HandoverName = "fresh",
     json: Json = False,
 ) -> None:
     """Simulate a network and print accuracy, steps, spikes and operations."""
-    chosen = work.Chosen(network, data, split, samples, engine)
+    chosen = work.Chosen(network, data, split, samples, engine, handover)
     raise typer.Exit(work.run(chosen, steps, layers=layers, as_json=json))
 
 

@@ -83,17 +83,31 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
     console.print(drawn)
 
 
+METRICS: dict[str, tuple[str, str]] = {
+    "accuracy": ("accuracy %", ".2f"),
+    "mse": ("mean squared error", ".4f"),
+}
+"""Name of a metric -> its words and its digits."""
+
+
+def _measured(result: Result, value: float) -> str:
+    return format(value, METRICS.get(result.metric, ("", ".4g"))[1])
+
+
 FIELDS: tuple[tuple[str, Callable[[Result], str]], ...] = (
     ("samples", lambda r: f"{r.samples:,}"),
-    ("float accuracy %", lambda r: f"{r.float:.2f}"),
-    ("QNN accuracy %", lambda r: f"{r.qnn:.2f}"),
-    ("SNN accuracy %", lambda r: f"{r.snn:.2f}"),
+    ("measure", lambda r: METRICS.get(r.metric, (r.metric, ""))[0]),
+    ("float", lambda r: _measured(r, r.float)),
+    ("QNN", lambda r: _measured(r, r.qnn)),
+    ("SNN", lambda r: _measured(r, r.snn)),
     ("neurons compared", lambda r: f"{r.neurons_compared:,}"),
     ("neurons different", lambda r: f"{r.neurons_different:,}"),
-    ("steps to settle, max", lambda r: str(r.steps_max)),
-    ("steps to settle, mean", lambda r: f"{r.steps_mean:.2f}"),
+    ("elements in turn", lambda r: f"{r.elements:,}"),
+    ("steps an element, max", lambda r: str(r.steps_max)),
+    ("steps an element, mean", lambda r: f"{r.steps_mean:.2f}"),
     ("steps, proven bound", lambda r: str(r.steps_bound)),
     ("spikes per neuron", lambda r: f"{r.spikes_per_neuron:.3f}"),
+    ("of these hand-over", lambda r: f"{r.handover_spikes_per_neuron:.3f}"),
     ("synaptic operations", lambda r: f"{r.synaptic_operations:,.0f}"),
     ("MACs of the float network", lambda r: f"{r.macs:,}"),
     ("operations / MACs", lambda r: f"{r.synaptic_operations / max(r.macs, 1):.2f}"),

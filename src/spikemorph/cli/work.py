@@ -33,8 +33,10 @@ from spikemorph.recipes import RECIPES
 from spikemorph.recipes.digits import demo as run_demo
 from spikemorph.recipes.result import accuracy
 from spikemorph.run.dense import Dense
+from spikemorph.run.handover import Delta, Fresh, Handover
 from spikemorph.run.reference import Reference
 from spikemorph.run.result import Run
+from spikemorph.run.schedule import schedule
 from spikemorph.run.simulate import Engine, simulate
 from spikemorph.verify.bounds import integer_type, steps_bound
 from spikemorph.verify.certificate import Certificate, analog_inputs, emitters, spike_kind
@@ -80,13 +82,26 @@ class Example:
 @final
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A network file, and the data and engine to run it with."""
+    """A network file, and the data, engine and hand-over to run it with."""
 
     network: Path
     data: str
     split: Split
     samples: int | None
     engine: str
+    handover: str = "fresh"
+
+    def passed_on(self) -> Handover:
+        """How settled counts reach the next element."""
+        known: dict[str, Handover] = {"fresh": Fresh(), "delta": Delta()}
+        if self.handover not in known:
+            raise UsageError(
+                where="--handover",
+                got=repr(self.handover),
+                known=", ".join(known),
+                do="leave it out for fresh; delta sends changes only",
+            )
+        return known[self.handover]
 
     def load(self) -> tuple[SpikingNetwork, Tensor, Tensor | None, Engine]:
         """The network, inputs, labels if any, and the engine."""
@@ -120,7 +135,7 @@ def _observer(text: str) -> Observer:
 
 
 def demo(*, as_json: bool) -> int:
-    """Both demo networks; 1 where losslessness fails."""
+    """All demo networks; 1 where losslessness fails."""
     with output.Bars() as bars:
         results = run_demo(output.say, bars.bar)
     if as_json:
@@ -188,7 +203,7 @@ def _check_targets(out: Path, qnn: Path | None) -> None:
 
 
 def _facts(network: SpikingNetwork) -> dict[str, Any]:
-    graph = network.graph
+    graph, timing = network.graph, schedule(network.graph)
     bound = max(accumulator_bounds(graph).values(), default=0)
     identities = [node.name for node in graph.neurons if isinstance(node.op, Neuron) and node.op.identity]
     return {
@@ -201,6 +216,8 @@ def _facts(network: SpikingNetwork) -> dict[str, Any]:
         "accumulator_bound": bound,
         "integer_type": integer_type(bound),
         "steps_bound": steps_bound(network),
+        "elements": timing.elements,
+        "look_ahead": timing.look_ahead,
     }
 
 
@@ -210,6 +227,7 @@ def verify(
     """Compare, write the certificate, check an older one; 1 where anything differs."""
     if certificate is not None:
         check_target(certificate)
+    handover = chosen.passed_on()
     network, x, _, engine = chosen.load()
     graph = network.graph if qnn is None else _integer_graph(qnn)
     complaints: tuple[str, ...] = ()
@@ -219,7 +237,7 @@ def verify(
         made, disagreements = recheck_certificate(_read(recheck), network, graph, x, engine=engine)
         complaints += disagreements
     else:
-        made = _verified(network, graph, x, engine)
+        made = _verified(network, graph, x, engine, handover)
     if certificate is not None:
         atomic_text(certificate, made.to_json())
     ok = made.lossless and not complaints
@@ -233,7 +251,9 @@ def verify(
     return 0 if ok else 1
 
 
-def _verified(network: SpikingNetwork, graph: Graph, x: Tensor, engine: Engine) -> Certificate:
+def _verified(
+    network: SpikingNetwork, graph: Graph, x: Tensor, engine: Engine, handover: Handover
+) -> Certificate:
     done = 0
     with output.Bars() as bars:
         bar = bars.bar("samples")
@@ -243,7 +263,7 @@ def _verified(network: SpikingNetwork, graph: Graph, x: Tensor, engine: Engine) 
             done += len(run.settled)
             bar(done, len(x))
 
-        return verify_network(network, graph, x, engine=engine, watch=watch)
+        return verify_network(network, graph, x, engine=engine, watch=watch, handover=handover)
 
 
 def _integer_graph(path: Path) -> Graph:
@@ -285,19 +305,22 @@ def _show_certificate(made: Certificate, complaints: tuple[str, ...], notes: lis
 
 def run(chosen: Chosen, steps: int | None, *, layers: bool, as_json: bool) -> int:
     """Simulate and summarise."""
+    handover = chosen.passed_on()
     network, x, y, engine = chosen.load()
     runs = []
     with output.Bars() as bars:
         bar = bars.bar("samples")
         size = network.graph.samples_at_once(CHUNK)
         for start in range(0, len(x), size):
-            runs.append(simulate(network, x[start : start + size], steps=steps, engine=engine))
+            part = x[start : start + size]
+            runs.append(simulate(network, part, steps=steps, engine=engine, handover=handover))
             bar(min(start + size, len(x)), len(x))
-    sample_steps = torch.cat([each.sample_steps for each in runs]).double()
+    sample_steps = torch.cat([each.element_steps.flatten() for each in runs]).double()
     spikes = {name: sum(int(each.layer_spikes[name].sum()) for each in runs) for name in runs[0].layer_spikes}
     neurons = emitters(network)
     summary: dict[str, Any] = {
         "samples": len(x),
+        "elements": runs[0].elements,
         "accuracy": _accuracy([each.output for each in runs], y),
         "steps_max": int(sample_steps.max()),
         "steps_mean": float(sample_steps.mean()),
@@ -315,7 +338,7 @@ def run(chosen: Chosen, steps: int | None, *, layers: bool, as_json: bool) -> in
         return 0
     output.table(str(chosen.network), ["", "value"], [[key, str(value)] for key, value in summary.items()])
     if summary["settled"] < len(x):
-        output.show(f"{len(x) - summary['settled']} samples had not settled after {steps} steps")
+        output.show(f"{len(x) - summary['settled']} samples had not settled after {steps} steps an element")
     if summary["saturated_samples"]:
         output.show(f"{summary['saturated_samples']} samples reach beyond the input grid and were clipped")
     if layers:

@@ -1,4 +1,4 @@
-"""The demo: a plain and a residual CNN on scikit-learn's 8x8 digits, trained here in seconds."""
+"""The demo: a plain CNN, a residual one and a CRNN on scikit-learn's 8x8 digits, trained here in seconds."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from spikemorph.recipes.result import Case, Progress, Result, assess
 from spikemorph.recipes.training import Report, Schedule, shift, train
 
 LEVELS = Levels(activation=3, weight_bits=4, identity=15)
+SEQUENCE_LEVELS = Levels(activation=7, weight_bits=6)
 FLOAT = Schedule(epochs=12, rate=1e-2, batch=64, seed=1)
 QUANTISED = Schedule(epochs=12, rate=4e-3, batch=64, seed=2)
 
@@ -88,21 +89,45 @@ class ResidualNet(nn.Module):
         return out
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {"digits-cnn": PlainNet, "digits-resnet": ResidualNet}
+@final
+class ColumnNet(nn.Module):
+    """A CRNN that reads [batch, 1, 8, 8], pixels 0..16, column by column: conv, ReLU RNN of 48, linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 16, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(16)
+        self.rnn = nn.RNN(16 * 8, 48, nonlinearity="relu", batch_first=True)
+        self.head = nn.Linear(48, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores [batch, 10]."""
+        y = F.relu(self.norm(self.conv(x / 16.0)))
+        states, _ = self.rnn(y.permute(0, 3, 1, 2).flatten(2))
+        out: Tensor = self.head(states[:, -1])
+        return out
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], Levels]] = {
+    "digits-cnn": (PlainNet, LEVELS),
+    "digits-resnet": (ResidualNet, LEVELS),
+    "digits-crnn": (ColumnNet, SEQUENCE_LEVELS),
+}
 
 
 def demo(report: Report, progress: Callable[[str], Progress]) -> list[Result]:
-    """Train, quantise, convert, run and verify both networks on all test images.
+    """Train, quantise, convert, run and verify all networks on all test images.
 
     Args:
         report: gets a line for every finished part.
         progress: gives the progress callback of a network's verification.
     """
-    return [demo_network(name, build, report, progress(name)) for name, build in NETWORKS.items()]
+    return [demo_network(name, report, progress(name)) for name in NETWORKS]
 
 
-def demo_network(name: str, build: Callable[[], nn.Module], report: Report, progress: Progress) -> Result:
+def demo_network(name: str, report: Report, progress: Progress) -> Result:
     """One network from nothing to its verified spiking twin."""
+    build, levels = NETWORKS[name]
     torch.manual_seed(0)
     data, test = load("digits", Split.TRAIN), load("digits", Split.TEST)
     with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +135,7 @@ def demo_network(name: str, build: Callable[[], nn.Module], report: Report, prog
         _fit(model, lambda x, y: F.cross_entropy(model(x), y), data, FLOAT, Path(folder, "float.pt"))
         report(f"{name}: float network trained")
         graph = capture(model.eval(), data.x[:2])
-        network = trainable(graph, LEVELS, data.x[:256])
+        network = trainable(graph, levels, data.x[:256])
         _fit(
             network,
             lambda x, y: F.cross_entropy(network(x), y),
@@ -118,9 +143,9 @@ def demo_network(name: str, build: Callable[[], nn.Module], report: Report, prog
             QUANTISED,
             Path(folder, "quantised.pt"),
         )
-        report(f"{name}: trained on integer grids, counts 0..{LEVELS.activation}")
+        report(f"{name}: trained on integer grids, counts 0..{levels.activation}")
     integer = freeze(network)
-    case = Case(name, graph, integer, convert(integer), LEVELS.activation, LEVELS.weight_bits)
+    case = Case(name, graph, integer, convert(integer), levels.activation, levels.weight_bits)
     return assess(case, test, progress)
 
 

@@ -58,6 +58,7 @@ def first_of(node: Node, counts: tuple[Tensor, Tensor], run: Run, samples_before
 
 
 def flat_index(where: tuple[int, ...], shape: tuple[int, ...]) -> int:
+    """The row-major index of a place."""
     flat = 0
     for index, size in zip(where, shape, strict=True):
         flat = flat * size + index
