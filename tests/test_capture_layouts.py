@@ -265,6 +265,15 @@ MIXING: dict[str, tuple[Any, str]] = {
         lambda s, x: F.avg_pool1d(x.transpose(1, 2), 3, 1, 1),
         "aten.avg_pool1d.default on the batch axis",
     ),
+    "convolution over the batch": (
+        lambda s, x: F.conv1d(x.transpose(1, 2), torch.ones(2, 3, 3), padding=1),
+        "aten.conv1d.default on a value with the batch on axis 2",
+    ),
+    "matrix in front": (
+        lambda s, x: torch.ones(2, 3) @ x.transpose(1, 2),
+        "aten.matmul.default with the batch as a matrix axis",
+    ),
+    "shift of the batch": (lambda s, x: F.pad(x, (0, 0, 1, -1)), "aten.pad.default on the batch axis"),
     "shuffle": (
         lambda s, x: F.channel_shuffle(x.transpose(1, 2), 3),
         "aten.channel_shuffle.default on a value with the batch on axis 2",

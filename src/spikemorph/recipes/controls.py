@@ -59,7 +59,7 @@ def _recurrence(graph: Graph) -> Node:
             where="controls",
             got=f"{len(found)} recurrences",
             known="one",
-            do="use a network with one RNN layer",
+            do="use a network with one RNN layer, in one direction",
         )
     return found[0]
 

@@ -1,0 +1,138 @@
+"""Collision avoidance from lidar: convolutions on every frame, a ReLU RNN over 32 frames, steering out.
+
+Little data, and traces that differ: the network is small and trained with strong noise. The last epoch is
+taken as it is; everything was chosen on validation traces.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spikemorph.capture import capture
+from spikemorph.data import Split
+from spikemorph.data.lidar import METRES, load_lidar
+from spikemorph.evaluate.floats import evaluate_float
+from spikemorph.evaluate.integers import evaluate
+from spikemorph.ir.graph import Graph
+from spikemorph.passes.levels import Levels
+from spikemorph.quantise import QuantisedNetwork, freeze, trainable
+from spikemorph.recipes.recipe import Recipe, Trained
+from spikemorph.recipes.result import Case, Metric, Progress, Result, assess, with_delta
+from spikemorph.recipes.training import Augment, Report, Schedule, train
+
+NAME = "lidar"
+LEVELS = Levels(activation=6, weight_bits=8)
+FLOAT = Schedule(epochs=60, rate=3e-3, batch=32, decay=0.3, seed=1)
+QUANTISED = Schedule(epochs=20, rate=1e-3, batch=32, decay=0.05, seed=2)
+NOISE = 0.1
+MSE = Metric("mse", lambda outputs, wanted: float((outputs - wanted).square().mean()))
+
+
+@final
+class LidarNet(nn.Module):
+    """Eight ranges averaged, two convolutions over the beams of every frame, ReLU RNN of 24, linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool2d((1, 8))
+        self.front = nn.Sequential(
+            nn.Conv2d(1, 8, (1, 7), (1, 3), (0, 3), bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 16, (1, 5), (1, 2), bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+        )
+        self.dropout = nn.Dropout(0.5)
+        self.rnn = nn.RNN(16 * 10, 24, nonlinearity="relu", batch_first=True)
+        own = self.rnn.all_weights[0][1]
+        own.data.copy_(0.5 * torch.eye(24))
+        self.head = nn.Linear(24, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Steering [batch, 32, 1] from ranges [batch, 32, 541] in 0..1."""
+        y = self.front(self.pool(x.unsqueeze(1))).permute(0, 2, 1, 3).flatten(2)
+        states, _ = self.rnn(self.dropout(y))
+        out: Tensor = self.head(self.dropout(states))
+        return out
+
+
+def noise(size: float) -> Augment:
+    """Ranges times a random factor a window, plus noise of every range."""
+
+    def augment(x: Tensor, generator: torch.Generator) -> Tensor:
+        factor = 1 + 0.1 * torch.randn(len(x), 1, 1, generator=generator)
+        return x * factor + size * torch.randn(x.shape, generator=generator)
+
+    return augment
+
+
+def train_float(folder: Path, report: Report) -> Graph:
+    """The float network, trained or resumed in `folder`."""
+    torch.manual_seed(0)
+    data = load_lidar(Split.TRAIN)
+    model = LidarNet().train()
+    train(
+        model,
+        lambda x, y: F.mse_loss(model(x), y),
+        (data.x, data.y),
+        FLOAT,
+        augment=noise(NOISE),
+        checkpoint=folder / "float.pt",
+        report=lambda line: report(f"float {line}"),
+    )
+    return capture(model.eval(), data.x[:2])
+
+
+def train_quantised(graph: Graph, folder: Path, report: Report) -> QuantisedNetwork:
+    """The quantised network, trained or resumed in `folder`, taught by the float network alone."""
+    torch.manual_seed(0)
+    data = load_lidar(Split.TRAIN)
+    network = trainable(graph, LEVELS, data.x)
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            taught = evaluate_float(graph, (x,), keep=False)[graph.outputs[0]]
+        return F.mse_loss(network(x), taught)
+
+    train(
+        network,
+        loss,
+        (data.x, data.y),
+        QUANTISED,
+        augment=noise(NOISE / 4),
+        checkpoint=folder / "quantised.pt",
+        report=lambda line: report(f"quantised {line}"),
+    )
+    return network
+
+
+def fit(folder: Path, report: Report) -> Trained:
+    """Both trainings, and errors on the validation traces."""
+    graph = train_float(folder, report)
+    integer = freeze(train_quantised(graph, folder, report))
+    held_out = load_lidar(Split.VALIDATION)
+    notes = {
+        "validation_float": MSE.of(evaluate(graph, held_out.x), held_out.y),
+        "validation_qnn": MSE.of(evaluate(integer, held_out.x), held_out.y),
+        "float_epochs": FLOAT.epochs,
+        "quantised_epochs": QUANTISED.epochs,
+        "test_traces": list(load_lidar(Split.TEST).traces),
+        "validation_traces": list(held_out.traces),
+        "ranges_divided_by_metres": METRES,
+    }
+    return Trained(graph, integer, notes)
+
+
+def measure(case: Case, progress: Progress, full: bool) -> Result:
+    """All 250 test windows, every neuron after every frame, in both ways of hand-over."""
+    data = load_lidar(Split.TEST)
+    return with_delta(case, data, progress, assess(case, data, progress, metric=MSE), MSE)
+
+
+RECIPE = Recipe(NAME, LEVELS.activation, LEVELS.weight_bits, fit, measure)
