@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import hypothesis.strategies as st
 import numpy as np
@@ -177,6 +177,15 @@ MAKERS: dict[type, Maker] = {
         *(ints(d, n := d.upto(2), 3), ints(d, n, 3), ints(d, n, 1, 0), ints(d, n, 2)), d.coin()
     ),
     ops.Quantiser: quantiser,
+    ops.Recurrence: lambda d, s: ops.Recurrence(
+        d.tensor(s[-1], s[-1]), ops.Elementwise(function(d)), d.coin()
+    ),
+}
+PLANNED: dict[type, Maker] = {
+    **MAKERS,
+    ops.Recurrence: lambda d, s: ops.Recurrence(
+        d.tensor(s[-1], s[-1]), cast(ops.Quantiser, quantiser(d, s)), d.coin()
+    ),
 }
 
 HOSTS: dict[type, Maker] = {
@@ -204,6 +213,7 @@ def grow(d: Draw, makers: dict[type, Maker], source: Node, kinds: list[type]) ->
         if math.prod(shape) <= 500 and len(shape) <= 4:
             origin = Origin(*(d.pick(("", "layer.1", "net.py:3", "aten.add")) for _ in range(3)))
             axis = d.upto(len(shape) - 1, 0) if shape and d.coin() else None
+            axis = 0 if isinstance(op, ops.Recurrence) else axis
             name = f"{type(op).__name__.lower()}{len(d.nodes)}"
             d.nodes.append(Node(name, op, tuple(node.name for node in inputs), shape, origin, axis))
             return
@@ -235,7 +245,7 @@ def random_graph(rng: np.random.Generator, dialect: Dialect, nodes: int) -> Grap
             d.nodes.append(Node(f"x{index}", ops.Input(index), (), shape))
         kinds = [kind for kind in MAKERS if kind in ALLOWED[dialect]]
         for _ in range(nodes):
-            grow(d, MAKERS, d.pick(d.nodes), kinds)
+            grow(d, PLANNED if dialect is Dialect.PLANNED else MAKERS, d.pick(d.nodes), kinds)
         ends = [d.pick(d.nodes).name for _ in range(d.upto(2))]
         sources = list(d.nodes)
     for _ in range(d.upto(2, 0)):

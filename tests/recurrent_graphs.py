@@ -54,7 +54,7 @@ class Window:
         return window_count(before, self.kernel, self.stride, self.padding, dilation, ceil=False)
 
 
-BEHIND = ("all", "linear", "last", "first", "mean", "max", "flatten", "conv", "conv and last")
+BEHIND = ("all", "linear", "last", "ends", "first", "mean", "max", "flatten", "conv", "conv and last")
 
 
 @dataclass(frozen=True)
@@ -186,6 +186,12 @@ class Floats:
             case "last" | "first":
                 place = last if how.behind == "last" else 0
                 x = self.add(ops.Reshape(x.shape[1:]), self.add(ops.Slice(0, place, place + 1), x))
+            case "ends":
+                half = x.shape[1] // (1 + how.both)
+                ends = [self.add(ops.Slice(0, last, last + 1), self.add(ops.Slice(1, 0, half), x))]
+                if how.both:
+                    ends.append(self.add(ops.Slice(0, 0, 1), self.add(ops.Slice(1, half, 2 * half), x)))
+                x = ends[0] if len(ends) == 1 else self.add(ops.Concat(1), *ends)
             case "mean":
                 x = self.add(ops.Mean((0,), False), x)
             case "max":

@@ -227,7 +227,8 @@ def test_random_graphs_hold_every_op(dialect: Dialect):
     met = set()
     for seed in range(200):
         met |= {type(each.op) for each in random_graph(np.random.default_rng(seed), dialect, 12).nodes}
-    assert met == ALLOWED[dialect]
+    drawn_elsewhere = {ops.Recurrence} if dialect is Dialect.INTEGER else set()
+    assert met == ALLOWED[dialect] - drawn_elsewhere
 
 
 def test_all_strings_of_ops_are_tensor_names_or_known_not_to_be():

@@ -362,7 +362,7 @@ LIES: dict[str, Callable[[Run], Run]] = {
     "nothing": lambda run: run,
     "counts": one_count,
     "outputs": lambda run: replace(run, raw={name: each + 1 for name, each in run.raw.items()}),
-    "settled": lambda run: replace(run, settled=torch.zeros_like(run.settled)),
+    "settled": lambda run: replace(run, element_settled=torch.zeros_like(run.element_settled)),
 }
 
 

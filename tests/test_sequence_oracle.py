@@ -138,8 +138,8 @@ def test_the_plain_loops_know_a_case_by_hand() -> None:
     assert (found.spikes, found.handed, found.steps) == (4, 3, [2, 2, 1])
     found = told(layer, np.array([[2], [0], [0]]), 1, keep=True)
     assert [int(h) for (h,) in found.counts] == [2, 1, 1]
-    # element 1: the input falls by 4 as the state 2 arrives: 2 -> 1 in one step; element 2: the state falls
-    assert (found.spikes, found.handed) == (3 + 2, 3)
+    # element 1 takes one unit back, element 2 only hears that the state fell from 2 to 1
+    assert (found.spikes, found.handed, found.steps) == (3, 3, [2, 2, 1])
 
 
 # ---------------------------------------------------------------- a fixed number of steps

@@ -92,12 +92,8 @@ AROUND: dict[str, Callable[[Floats, Node], Node]] = {
     ),
     "two elements in one": lambda b, x: b.add(ops.Reshape((x.shape[0] // 2, 2 * x.shape[1])), x),
     "the average of two": lambda b, x: turned(b, b.add(ops.AvgPool((2,), (2,), (0,)), turned(b, x))),
-    "the largest of three": lambda b, x: turned(
-        b, b.add(ops.MaxPool((3,), (1,), (1,), (1,)), turned(b, x))
-    ),
-    "the running mean of three": lambda b, x: turned(
-        b, b.add(ops.AvgPool((3,), (1,), (1,)), turned(b, x))
-    ),
+    "the largest of three": lambda b, x: turned(b, b.add(ops.MaxPool((3,), (1,), (1,), (1,)), turned(b, x))),
+    "the running mean of three": lambda b, x: turned(b, b.add(ops.AvgPool((3,), (1,), (1,)), turned(b, x))),
 }
 
 

@@ -190,6 +190,7 @@ class Tampering:
         *,
         steps: int | None,
         record: tuple[Record, ...],
+        **_: object,
     ) -> Run:
         return self.change(Dense().run(network, counts, steps=steps, record=(*record, Everything())))
 

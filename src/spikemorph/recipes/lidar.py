@@ -27,7 +27,7 @@ from spikemorph.recipes.training import Augment, Report, Schedule, train
 
 NAME = "lidar"
 LEVELS = Levels(activation=6, weight_bits=8)
-FLOAT = Schedule(epochs=60, rate=3e-3, batch=32, decay=0.3, seed=1)
+FLOAT = Schedule(epochs=40, rate=3e-3, batch=32, decay=0.3, seed=1)
 QUANTISED = Schedule(epochs=20, rate=1e-3, batch=32, decay=0.05, seed=2)
 NOISE = 0.1
 MSE = Metric("mse", lambda outputs, wanted: float((outputs - wanted).square().mean()))
@@ -135,4 +135,4 @@ def measure(case: Case, progress: Progress, full: bool) -> Result:
     return with_delta(case, data, progress, assess(case, data, progress, metric=MSE), MSE)
 
 
-RECIPE = Recipe(NAME, LEVELS.activation, LEVELS.weight_bits, fit, measure)
+RECIPE = Recipe(NAME, LEVELS.activation, LEVELS.weight_bits, fit, measure, load_lidar)

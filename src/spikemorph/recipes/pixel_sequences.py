@@ -67,7 +67,7 @@ class Task:
     def recipe(self) -> Recipe:
         """As the command line knows it."""
         levels, bits = self.levels.activation, self.levels.weight_bits
-        return Recipe(self.name, levels, bits, self._fit, self._measure)
+        return Recipe(self.name, levels, bits, self._fit, self._measure, self.data)
 
     def data(self, split: Split) -> Dataset:
         """Pixel sequences [n, 1, 784] in 0..1, in the order of the task."""

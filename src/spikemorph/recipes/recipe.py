@@ -11,11 +11,12 @@ from typing import Any, Literal, final
 
 from spikemorph.convert.files import load, save
 from spikemorph.convert.lossless import convert
+from spikemorph.data import Split
 from spikemorph.data.folders import cache
 from spikemorph.errors import FileError
 from spikemorph.files import atomic_text
 from spikemorph.ir.graph import Dialect, Graph
-from spikemorph.recipes.result import Case, Progress, Result
+from spikemorph.recipes.result import Case, Labelled, Progress, Result
 from spikemorph.recipes.training import Report
 
 Kind = Literal["float", "qnn"]
@@ -42,6 +43,7 @@ class Recipe:
         levels, weight_bits: of most layers, as reported.
         fit: trains in a folder, resuming what it finds there.
         measure: a case to its result; `full` asks for everything, however long.
+        data: a part of its data set, as the network takes it.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Recipe:
     weight_bits: int
     fit: Callable[[Path, Report], Trained]
     measure: Callable[[Case, Progress, bool], Result]
+    data: Callable[[Split], Labelled]
 
     @property
     def workplace(self) -> Path:

@@ -8,6 +8,7 @@ from typing import Any, final
 
 from torch import Tensor
 
+from spikemorph.errors import RunError
 from spikemorph.evaluate.decode import decode
 from spikemorph.ir.graph import Graph
 
@@ -69,6 +70,22 @@ class Run:
     def elements(self) -> int:
         """Recurrent updates one after the other; 1 for feed-forward networks."""
         return len(self.element_steps)
+
+    @property
+    def arrivals(self) -> Mapping[str, Tensor]:
+        """Of a feed-forward run: what reached every op that does work (`Work`).
+
+        Raises:
+            RunError: a recurrent run, which has several cells.
+        """
+        if len(self.work) != 1:
+            raise RunError(
+                where="Run.arrivals",
+                got=f"a recurrent run of {len(self.work)} cells",
+                known="one graph",
+                do="read Run.work, which has the arrivals of each cell",
+            )
+        return self.work[0].arrivals
 
     @property
     def sample_steps(self) -> Tensor:
