@@ -236,7 +236,13 @@ def without_counts(run: Run) -> Run:
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (lambda run: replace(run, settled=torch.tensor([True, False, False])), {"unsettled_samples": 2}),
+        (
+            lambda run: replace(run, element_settled=torch.tensor([[True, False, False]])),
+            {"unsettled_samples": 2},
+        ),
+            lambda run: replace(run, element_settled=torch.tensor([[True, False, False]])),
+            {"unsettled_samples": 2},
+        ),
         (lambda run: replace(run, raw={"readout6": run.raw["readout6"] + 1}), {"outputs_different": 3}),
         (lambda run: replace(run, raw={"readout6": run.raw["readout6"][:, :0]}), {"outputs_different": 3}),
         (lambda run: replace(run, raw={}), {"outputs_different": 3}),

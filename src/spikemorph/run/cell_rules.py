@@ -31,6 +31,24 @@ class Part:
 
 
 @final
+@dataclass(frozen=True)
+class Port:
+    """A node of a cell that stands for elements of a value of the whole network.
+
+    Args:
+        local: node name in the cell.
+        name: node name in the whole network, "" for zeros.
+        elements: along its element axis, ascending in place; one before the first or behind the last is zero.
+        held: re-emits settled counts of earlier rounds.
+    """
+
+    local: str
+    name: str
+    elements: tuple[int, ...]
+    held: bool = False
+
+
+@final
 @dataclass
 class Draft:
     """A cell in the making; lives inside `cells` only.
@@ -41,6 +59,7 @@ class Draft:
         needed: the elements of each node that the round needs.
         stock: the local nodes that hold elements of a node.
         sliced: tensors that were cut for this round.
+        inputs: of the cell, so far.
     """
 
     graph: Graph
@@ -50,7 +69,13 @@ class Draft:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     stock: dict[str, list[Part]] = field(default_factory=lambda: defaultdict(list))
     sliced: list[str] = field(default_factory=list)
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    inputs: list[Port] = field(default_factory=list)
+
+    def enter(self, port: Port, ends: tuple[int, int], shape: tuple[int, ...], like: Node) -> None:
+        """An input of the cell, counts between the ends."""
+        op = ops.Input(len(self.inputs), *ends)
+        self.nodes.append(Node(port.local, op, (), shape, like.origin))
+        self.inputs.append(port)
 
     def add(self, local: str, op: ops.Op, inputs: tuple[str, ...], like: Node) -> str:
         """A local node; its shape follows."""
@@ -211,16 +236,9 @@ def _pad(draft: Draft, node: Node, elements: Elements) -> list[Part]:
 
 
 def _nothing(draft: Draft, node: Node, elements: Elements) -> list[Part]:
-    """Zeros alone: any element of the input times zero."""
-    zero = f"{node.name}.nothing"
-    draft.tensors[zero] = torch.zeros((), dtype=torch.int64)
-    source = draft.graph.by_name[node.inputs[0]]
-    local = draft.fetch(source.name, draft.stock[source.name][0].elements[:1], f"{node.name}.in0")
-    scaled = draft.add(f"{node.name}.zero", ops.Scale(zero), (local,), node)
-    assert isinstance(node.op, ops.Pad) and node.element_axis is not None
-    pads = list(node.op.pads)
-    pads[2 * node.element_axis], pads[2 * node.element_axis + 1] = 0, len(elements) - 1
-    return [Part(draft.add(node.name, ops.Pad(tuple(pads)), (scaled,), node), elements)]
+    """Padding alone: zeros, which no part of the network sends."""
+    draft.enter(Port(node.name, "", ()), (0, 0), _cut_shape(node, len(elements)), node)
+    return [Part(node.name, elements)]
 
 
 @LOCAL.rule(ops.AxisMap)

@@ -17,26 +17,8 @@ from torch import Tensor
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Dialect, Graph, Node
 from spikemorph.ir.shapes import infer
-from spikemorph.run.cell_rules import LOCAL, Draft, Part
+from spikemorph.run.cell_rules import LOCAL, Draft, Part, Port
 from spikemorph.run.schedule import Schedule, count_of, schedule
-
-
-@final
-@dataclass(frozen=True)
-class Port:
-    """A node of a cell that stands for elements of a value of the whole network.
-
-    Args:
-        local: node name in the cell.
-        name: node name in the whole network.
-        elements: along its element axis, ascending in place; one before the first or behind the last is zero.
-        held: re-emits settled counts of earlier rounds.
-    """
-
-    local: str
-    name: str
-    elements: tuple[int, ...]
-    held: bool = False
 
 
 @final
@@ -139,7 +121,6 @@ def wanted_in(timing: Schedule, now: int) -> tuple[Wanted, Wanted]:
 def _cell(timing: Schedule, now: int, shared: dict[Hashable, Graph], buffered_input: bool) -> Cell:
     needed, made = wanted_in(timing, now)
     draft = Draft(timing.graph, timing.reads, needed)
-    inputs: list[Port] = []
     emitters: list[Port] = []
     readouts: list[Port] = []
     recurrent: dict[str, str] = {}
@@ -151,9 +132,9 @@ def _cell(timing: Schedule, now: int, shared: dict[Hashable, Graph], buffered_in
             fresh = active if buffered_input else whole
             held = held if buffered_input else ()
             if fresh:
-                inputs.append(_input(draft, node, Port(node.name, node.name, fresh)))
+                _input(draft, node, Port(node.name, node.name, fresh))
         if held and isinstance(node.op, (*ops.EMITTING, ops.Input)):
-            inputs.append(_input(draft, node, Port(f"{node.name}.held", node.name, held, held=True)))
+            _input(draft, node, Port(f"{node.name}.held", node.name, held, held=True))
         if isinstance(node.op, ops.Recurrence) and active:
             recurrent[node.name] = f"{node.name}.held"
         if active and not isinstance(node.op, ops.Input):
@@ -164,22 +145,19 @@ def _cell(timing: Schedule, now: int, shared: dict[Hashable, Graph], buffered_in
         elif window and not isinstance(node.op, (*ops.EMITTING, ops.Input, ops.Readout)):
             draft.stock[node.name].extend(LOCAL[type(node.op)](draft, node, window))
     graph = _graph(draft, shared)
-    layout = _layout(draft, (*inputs, *emitters, *readouts))
-    return Cell(graph, tuple(inputs), tuple(emitters), tuple(readouts), recurrent, layout)
+    layout = _layout(draft, (*draft.inputs, *emitters, *readouts))
+    return Cell(graph, tuple(draft.inputs), tuple(emitters), tuple(readouts), recurrent, layout)
 
 
-def _input(draft: Draft, node: Node, port: Port) -> Port:
+def _input(draft: Draft, node: Node, port: Port) -> None:
     """An input of the cell, on the grid of what it stands for."""
     op = node.op.cell if isinstance(node.op, ops.Recurrence) else node.op
     lo, hi = (op.lo, op.hi) if isinstance(op, ops.Input | ops.Neuron) else _range(draft.graph, node)
     shape = list(node.shape)
     if node.element_axis is not None:
         shape[node.element_axis] = len(port.elements)
-    index = sum(isinstance(each.op, ops.Input) for each in draft.nodes)
-    made = Node(port.local, ops.Input(index, lo, hi), (), tuple(shape), node.origin)
-    draft.nodes.append(made)
+    draft.enter(port, (lo, hi), tuple(shape), node)
     draft.stock[node.name].append(Part(port.local, port.elements))
-    return port
 
 
 def _range(graph: Graph, node: Node) -> tuple[int, int]:

@@ -140,6 +140,8 @@ def emitted_as(network: SpikingNetwork, cell: Cell) -> dict[str, str]:
         match network.encoding:
             case _ if port.held:
                 found[port.local] = f"{port.name}.handover"
+            case Analog() | Spikes() if not port.name:
+                pass
             case Analog():
                 pass
             case Spikes():

@@ -48,7 +48,12 @@ class Settled:
         """What each input of the cell stands for in this round."""
         arguments = {node.name: self.inputs[i] for i, node in enumerate(self.plan.graph.inputs)}
         found = []
+        first = self.inputs[0]
         for port in cell.inputs:
+            if not port.name:
+                shape = cell.graph.by_name[port.local].shape
+                found.append(torch.zeros((len(first), *shape), dtype=first.dtype, device=first.device))
+                continue
             source = arguments.get(port.name)
             source = self.counts[port.name] if source is None else source
             found.append(gathered(source, self._axis(port.name), port.elements))

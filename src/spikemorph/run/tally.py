@@ -27,7 +27,7 @@ LARGEST_TRACE = 2**28
 def emissions(network: SpikingNetwork, cell: Cell) -> dict[str, str]:
     """By local name of every node of a cell that emits spikes, the name it is reported under."""
     coded = isinstance(network.encoding, Spikes)
-    found = {port.local: port.name for port in cell.inputs if coded and not port.held}
+    found = {port.local: port.name for port in cell.inputs if coded and port.name and not port.held}
     found |= {port.local: f"{port.name}.handover" for port in cell.inputs if port.held}
     return found | {port.local: port.name for port in cell.emitters}
 
