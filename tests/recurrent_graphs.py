@@ -32,6 +32,7 @@ from spikemorph.run.record import Everything
 from spikemorph.run.reference import Reference
 from spikemorph.run.result import Run
 
+COARSE = sm.Levels(activation=3, input=sm.Analog(bits=4))
 WAYS: tuple[Handover, ...] = (Fresh(), Delta())
 KINDS: tuple[tuple[Spike, Encoding], ...] = tuple(
     (spike, encoding) for spike in (Ternary(), Graded(3)) for encoding in (Analog(), Spikes())
@@ -106,7 +107,7 @@ def hows(most: int = 40) -> st.SearchStrategy[How]:
     """All that How can say; long sequences are as rare as they are slow."""
     return st.builds(
         How,
-        elements=st.one_of(st.integers(1, 12), st.integers(1, 12), st.integers(1, most)),
+        elements=st.one_of(st.integers(1, 8), st.integers(1, 8), st.integers(1, most)),
         features=st.integers(1, 2),
         units=st.integers(1, 3),
         layers=st.sampled_from([1, 1, 2]),
@@ -235,7 +236,7 @@ def samples(how: How, batch: int, seed: int = 0) -> tuple[Tensor, ...]:
 
 def quantised(how: How, seed: int = 0, levels: sm.Levels | None = None) -> Graph:
     """The integer graph of random weights."""
-    return sm.quantise(float_graph(how, seed), samples(how, 16, seed + 1), levels or sm.Levels(activation=3))
+    return sm.quantise(float_graph(how, seed), samples(how, 16, seed + 1), levels or COARSE)
 
 
 # ---------------------------------------------------------------- integer graphs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def assert_lawful(graph: Graph) -> None:
                 assert all(timing.rounds[name][i] <= now for i in read(j)), (node.name, name)
         if isinstance(node.op, ops.Recurrence):
             order = when[::-1] if node.op.reverse else when
-            assert all(a < b for a, b in zip(order, order[1:], strict=False)), node.name
+            assert all(a < b for a, b in pairwise(order)), node.name
     assert {now for each in timing.rounds.values() for now in each} == set(range(timing.elements))
 
 

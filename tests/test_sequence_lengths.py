@@ -106,10 +106,12 @@ DOUBTFUL = {
 
 @pytest.mark.parametrize("name", DOUBTFUL)
 def test_ends_that_lie_elsewhere_are_right_or_refused(name: str) -> None:
+    refusal: DataError | None = None
     try:
         assert_lengths_cut(replace(DOUBTFUL[name], elements=FULL), 3, KINDS[0], [FULL, 3, 6])
     except DataError as error:
-        assert error.where.startswith("lengths, at '")
+        refusal = error
+    assert refusal is None or refusal.where.startswith("lengths, at '")
 
 
 @settings(max_examples=8, phases=[Phase.explicit, Phase.reuse, Phase.generate])

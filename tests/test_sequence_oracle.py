@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from graphs import network, rounding
 from recurrent_graphs import Loops, both_engines
 from spikemorph.convert.network import Graded, SpikingNetwork, Ternary
 from spikemorph.evaluate.integers import evaluate_counts
+from spikemorph.evaluate.intervals import accumulator_bounds
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Graph
 from spikemorph.run.dense import Dense
@@ -50,17 +51,18 @@ class Layer:
 class Told:
     """What a run of one sample did."""
 
-    counts: list[Array]
+    counts: list[Array] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    settled: list[bool] = field(default_factory=list)
     spikes: int = 0
     handed: int = 0
-    steps: list[int] = None  # type: ignore[assignment]
-    settled: list[bool] = None  # type: ignore[assignment]
+    largest: int = 0
 
 
 def told(layer: Layer, x: Array, m: int, *, keep: bool, steps: int | None = None) -> Told:
     """One sample x [elements, features]; keep: accumulators and counts stay from element to element."""
     units = len(layer.own)
-    found = Told([], steps=[], settled=[])
+    found = Told()
     acc, count, held = (np.zeros(units, np.int64) for _ in range(3))
     state, before = np.zeros(units, np.int64), np.zeros(x.shape[1], np.int64)
     for now in x:
@@ -73,6 +75,7 @@ def told(layer: Layer, x: Array, m: int, *, keep: bool, steps: int | None = None
             given_on = np.clip(state - held, -m, m)
             held = held + given_on
             acc = acc + layer.own @ given_on
+            found.largest = max(found.largest, int(np.abs([acc, acc + layer.bias]).max()))
             spike = np.clip(layer.target(acc) - count, -m, m)
             count = count + spike
             found.handed += int(np.abs(given_on).sum())
@@ -124,6 +127,7 @@ def test_the_dense_engine_does_what_plain_loops_do(
     assert run.layer_spikes[f"{state.name}.handover"].tolist() == [each.handed for each in wanted]
     assert run.element_steps.T.tolist() == [each.steps for each in wanted]
     assert run.element_settled.T.tolist() == [each.settled for each in wanted]
+    assert max(each.largest for each in wanted) <= accumulator_bounds(net.graph)[state.name]
     if steps is None:
         rest = evaluate_counts(net.graph, (torch.from_numpy(x),))[state.name]
         assert run.counts[state.name].tolist() == rest.tolist()

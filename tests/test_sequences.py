@@ -45,7 +45,7 @@ def assert_exact(net: SpikingNetwork, counts: tuple[Tensor, ...]) -> None:
         assert run.steps == int(run.element_steps.amax(1).clamp(min=1).sum())
 
 
-@settings(max_examples=20, phases=unshrunk)
+@settings(max_examples=15, phases=unshrunk)
 @given(how=hows(), kind=kinds, seed=seeds)
 def test_fresh_and_delta_of_both_engines_are_the_quantised_network(
     how: How, kind: tuple[Spike, Encoding], seed: int
@@ -53,7 +53,7 @@ def test_fresh_and_delta_of_both_engines_are_the_quantised_network(
     assert_exact(*converted(how, kind, seed))
 
 
-@settings(max_examples=30, phases=unshrunk)
+@settings(max_examples=25, phases=unshrunk)
 @given(kind=kinds, seed=seeds)
 def test_so_they_are_whatever_stands_around_recurrences(kind: tuple[Spike, Encoding], seed: int) -> None:
     rng = np.random.default_rng(seed)

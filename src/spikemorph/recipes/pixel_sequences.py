@@ -34,12 +34,16 @@ CALIBRATION = 1024
 @final
 @dataclass(frozen=True)
 class Front:
-    """One convolution over time: Conv1d, batch norm, ReLU."""
+    """One convolution over time: Conv1d, batch norm, ReLU.
+
+    Args:
+        padding: zeros on both sides; None: as many as a window is long, all in front (no look-ahead).
+    """
 
     channels: int
     kernel: int
     stride: int = 1
-    padding: int = 0
+    padding: int | None = 0
     dilation: int = 1
 
 
@@ -143,8 +147,16 @@ class PixelNet(nn.Module):
         layers: list[nn.Module] = []
         channels = 1
         for each in front:
+            if each.padding is None:
+                layers.append(nn.ConstantPad1d((each.dilation * (each.kernel - 1), 0), 0.0))
             conv = nn.Conv1d(
-                channels, each.channels, each.kernel, each.stride, each.padding, each.dilation, bias=False
+                channels,
+                each.channels,
+                each.kernel,
+                each.stride,
+                each.padding or 0,
+                each.dilation,
+                bias=False,
             )
             layers += [conv, nn.BatchNorm1d(each.channels), nn.ReLU()]
             channels = each.channels
