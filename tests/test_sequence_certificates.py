@@ -225,7 +225,7 @@ def test_lengths_are_verified_too() -> None:
     node = graph.neurons[0]
     assert isinstance(node.op, ops.Recurrence)
     assert isinstance(node.op.cell, ops.Neuron)
-    wrong = verify(altered(graph, node.op.cell.breakpoints, 0, -5000), graph, x, lengths=lengths)
+    wrong = verify(altered(graph, node.op.cell.breakpoints, 0, -(10**6)), graph, x, lengths=lengths)
     assert not wrong.lossless
     assert wrong.neurons_different > 0
     with pytest.raises(DataError):
