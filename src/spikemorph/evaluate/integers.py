@@ -13,7 +13,7 @@ from spikemorph.evaluate import pooling
 from spikemorph.evaluate.decode import decode
 from spikemorph.evaluate.encode import Samples, as_inputs, input_counts
 from spikemorph.evaluate.floats import evaluate_float
-from spikemorph.evaluate.lengths import valid_lengths
+from spikemorph.evaluate.lengths import ended, inside, valid_lengths
 from spikemorph.evaluate.linear import LINEAR, LINEAR_OPS, align_ranks
 from spikemorph.evaluate.recurrent import neuron_at, recur, without_bias
 from spikemorph.evaluate.steps import step_function
@@ -98,6 +98,7 @@ def evaluate_counts(
     """
     values: dict[str, Tensor] = {}
     valid = valid_lengths(graph, lengths, len(counts[0]))
+    counts = ended(graph, counts, lengths)
     with torch.no_grad():
         for node in graph.body:
             if isinstance(node.op, ops.Input):
@@ -115,10 +116,8 @@ def _ending(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor],
     """Samples end: a recurrence keeps its state from there on, other neurons are silent."""
     if isinstance(node.op, ops.Recurrence):
         return _recurrent(node, inputs, tensors, lengths)
-    value, axis = INTEGERS[type(node.op)](node, inputs, tensors), node.element_axis
-    assert axis is not None
-    inside = torch.arange(node.shape[axis])[None, :] < lengths[:, None]
-    return value * inside.reshape(len(lengths), *(1,) * axis, -1, *(1,) * (value.dim() - axis - 2))
+    value = INTEGERS[type(node.op)](node, inputs, tensors)
+    return value * inside(node, lengths)
 
 
 def evaluate_integers(graph: Graph, x: Samples, *, lengths: Tensor | None = None) -> dict[str, Tensor]:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from spikemorph.errors import DataError
+from spikemorph.evaluate.intervals import intervals
+from spikemorph.evaluate.recurrent import taken
 from spikemorph.ir import ops
 from spikemorph.ir.elements import is_sequence
 from spikemorph.ir.graph import Graph, Node
@@ -63,6 +65,27 @@ def valid_lengths(graph: Graph, lengths: Tensor | None, batch: int) -> dict[str,
     }
 
 
+def ended(graph: Graph, counts: tuple[Tensor, ...], lengths: Tensor | None) -> tuple[Tensor, ...]:
+    """Input counts, zero behind the end of each sample."""
+    if lengths is None:
+        return counts
+    lengths = _checked(graph, lengths, len(counts[0]))
+    found = []
+    for node, each in zip(graph.inputs, counts, strict=True):
+        if node.element_axis is not None:
+            each = each * inside(node, lengths).to(each.device)
+        found.append(each)
+    return tuple(found)
+
+
+def inside(node: Node, lengths: Tensor) -> Tensor:
+    """[batch, 1.., elements, 1..] bool: where the samples have not ended."""
+    axis = node.element_axis
+    assert axis is not None
+    found = torch.arange(node.shape[axis])[None, :] < lengths[:, None]
+    return found.reshape(len(lengths), *(1,) * axis, -1, *(1,) * (len(node.shape) - axis - 1))
+
+
 def _checked(graph: Graph, lengths: Tensor, batch: int) -> Tensor:
     timed = [node for node in graph.inputs if node.element_axis is not None]
     if not is_sequence(graph) or not timed:
@@ -89,6 +112,7 @@ def _wrong(got: str, known: str, do: str) -> DataError:
 def _valid(graph: Graph, node: Node, known: Mapping[str, Valid], lengths: Tensor) -> Valid | None:
     if isinstance(node.op, ops.Input):
         return None if node.element_axis is None else Valid(lengths)
+    _check_ends(graph, node)
     sources = [known[name] for name in node.inputs if name in known]
     if not sources:
         return None
@@ -99,13 +123,15 @@ def _valid(graph: Graph, node: Node, known: Mapping[str, Valid], lengths: Tensor
     op, (first, *_) = node.op, (graph.by_name[name] for name in node.inputs)
     axis = first.element_axis
     if behind and isinstance(op, ops.Slice) and op.axis == axis:
-        ends = (0, first.shape[op.axis] - 1)
-        if op.stop - op.start == 1 and op.start in ends:
+        last = op.start == first.shape[op.axis] - 1 and _keeps_its_end(graph, first, known)
+        if op.stop - op.start == 1 and (op.start == 0 or last):
             return None
         raise _mixes(node)
     if _per_element(graph, node, axis):
         return Valid(shortest, behind)
     if behind or axis is None or not isinstance(op, ops.Conv | ops.MaxPool):
+        raise _mixes(node)
+    if isinstance(op, ops.MaxPool) and (any(op.padding) or op.ceil) and _negative(graph, first.name):
         raise _mixes(node)
     return Valid(_windows(graph, op, axis - (len(node.shape) - len(op.stride)), shortest), behind)
 
@@ -143,6 +169,50 @@ def _windows(graph: Graph, op: ops.Conv | ops.MaxPool, window: int, lengths: Ten
             f"lengths down to {int(lengths.min())}", "at least one window of every convolution", "pad"
         )
     return torch.tensor(counts)
+
+
+def _keeps_its_end(graph: Graph, node: Node, known: Mapping[str, Valid]) -> bool:
+    """Whether the last element is that of the sample's own end: forward recurrences alone made it."""
+    if isinstance(node.op, ops.Recurrence):
+        return not node.op.reverse
+    names = [name for name in node.inputs if name in known]
+    if isinstance(node.op, ops.Slice) and node.op.axis != node.element_axis:
+        names = _pieces(graph, node.op, graph.by_name[names[0]]) or names
+    return bool(names) and all(_keeps_its_end(graph, graph.by_name[name], known) for name in names)
+
+
+def _pieces(graph: Graph, cut: ops.Slice, joined: Node) -> list[str]:
+    """What a slice takes of a concatenation, where it is one."""
+    if not isinstance(joined.op, ops.Concat) or joined.op.axis != cut.axis:
+        return []
+    found, start = [], 0
+    for name in joined.inputs:
+        stop = start + graph.by_name[name].shape[cut.axis]
+        if start < cut.stop and cut.start < stop:
+            found.append(name)
+        start = stop
+    return found
+
+
+def _check_ends(graph: Graph, node: Node) -> None:
+    """What belongs to the last element of the whole sequence is not that of a shorter one."""
+    axis, op = node.element_axis, node.op
+    cell = op.cell if isinstance(op, ops.Recurrence) else op
+    if axis is None:
+        return
+    if isinstance(op, ops.Pad) and op.pads[2 * axis] and graph.by_name[node.inputs[0]].element_axis is None:
+        raise _mixes(node)
+    if isinstance(cell, ops.Neuron) and cell.bias is not None:
+        size, bias = node.shape[axis], graph.tensors[cell.bias]
+        places = (torch.tensor([size // 2]), torch.tensor([size - 1]))
+        middle, last = (taken(bias, axis, len(node.shape), place) for place in places)
+        if not torch.equal(middle, last):
+            raise _mixes(node)
+
+
+def _negative(graph: Graph, name: str) -> bool:
+    """Whether counts may fall below the zero of what has ended."""
+    return bool((intervals(graph)[name][0] < 0).any())
 
 
 def _mixes(node: Node) -> DataError:

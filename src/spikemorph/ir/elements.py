@@ -69,9 +69,15 @@ def with_element_axes(graph: Graph) -> Graph:
 
 
 # ---------------------------------------------------------------- axes
-@AXES.rule(ops.Scale, ops.Neuron, ops.Readout, ops.MaxPool, ops.Slice, ops.Pad, ops.AxisMap, ops.Concat)
+@AXES.rule(ops.Scale, ops.Neuron, ops.Readout, ops.MaxPool, ops.Slice, ops.AxisMap, ops.Concat)
 def _same(edge: Edge) -> dict[int, int]:
     return {axis: axis for axis in range(len(edge.before))}
+
+
+@AXES.rule(ops.Pad)
+def _pad(edge: Edge) -> dict[int, int]:
+    """One single entry that is padded to a sequence, as an initial state is, was none before."""
+    return {axis: axis for axis, size in enumerate(edge.before) if size > 1 or edge.after[axis] == 1}
 
 
 @AXES.rule(ops.Linear)
@@ -134,12 +140,24 @@ def sources(edge: Edge, axes: tuple[int | None, int | None], tensors: Mapping[st
         axes: element axis of the input and of the result.
     """
     before, after = axes
+    if before is None and after is not None and isinstance(edge.op, ops.Pad | ops.Concat):
+        first = _start(edge, after)
+        if first is not None:
+            return lambda j: range(1) if first <= j < first + edge.before[after] else []
     if before is None:
         return lambda j: range(1)
     size = edge.before[before]
     if after is None or AXES[type(edge.op)](edge).get(before) != after:
         return lambda j: range(size)
     return _along(edge, before, after, tensors)
+
+
+def _start(edge: Edge, axis: int) -> int | None:
+    """Where along an axis of a padded or joined value an input begins; None: it is along all of it."""
+    if isinstance(edge.op, ops.Pad):
+        return int(edge.op.pads[2 * axis])
+    joined = edge.op.axis == axis
+    return sum(shape[axis] for shape in edge.inputs[: edge.slot]) if joined else None
 
 
 def _along(edge: Edge, before: int, after: int, tensors: Mapping[str, Tensor]) -> Sources:

@@ -1,7 +1,7 @@
 """Collision avoidance from lidar: convolutions on every frame, a ReLU RNN over 32 frames, steering out.
 
 Little data, and traces that differ: the network is small and trained with strong noise. The last epoch is
-taken as it is; everything was chosen on validation traces.
+taken as it is; what was chosen, was chosen on validation traces, which the final training then includes.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ LEVELS = Levels(activation=6, weight_bits=8)
 FLOAT = Schedule(epochs=40, rate=3e-3, batch=32, decay=0.3, seed=1)
 QUANTISED = Schedule(epochs=20, rate=1e-3, batch=32, decay=0.05, seed=2)
 NOISE = 0.1
+TURN = 12
+Windows = tuple[Tensor, Tensor]
+"""Ranges and steering."""
 MSE = Metric("mse", lambda outputs, wanted: float((outputs - wanted).square().mean()))
 
 
@@ -62,38 +65,39 @@ class LidarNet(nn.Module):
         return out
 
 
-def noise(size: float) -> Augment:
-    """Ranges times a random factor a window, plus noise of every range."""
+def disturbed(noise: float) -> Augment:
+    """Windows turned by up to `TURN` beams, ranges times a random factor a window, noise on every range."""
 
     def augment(x: Tensor, generator: torch.Generator) -> Tensor:
+        turn = torch.randint(-TURN, TURN + 1, (len(x), 1, 1), generator=generator)
+        beams = (torch.arange(x.shape[2]) + turn).clamp(0, x.shape[2] - 1)
         factor = 1 + 0.1 * torch.randn(len(x), 1, 1, generator=generator)
-        return x * factor + size * torch.randn(x.shape, generator=generator)
+        turned = x.gather(2, beams.expand_as(x))
+        return turned * factor + noise * torch.randn(x.shape, generator=generator)
 
     return augment
 
 
-def train_float(folder: Path, report: Report) -> Graph:
-    """The float network, trained or resumed in `folder`."""
+def train_float(data: Windows, place: Path, report: Report) -> Graph:
+    """The float network, trained or resumed from the checkpoint `place`."""
     torch.manual_seed(0)
-    data = load_lidar(Split.TRAIN)
     model = LidarNet().train()
     train(
         model,
         lambda x, y: F.mse_loss(model(x), y),
-        (data.x, data.y),
+        data,
         FLOAT,
-        augment=noise(NOISE),
-        checkpoint=folder / "float.pt",
+        augment=disturbed(NOISE),
+        checkpoint=place,
         report=lambda line: report(f"float {line}"),
     )
-    return capture(model.eval(), data.x[:2])
+    return capture(model.eval(), data[0][:2])
 
 
-def train_quantised(graph: Graph, folder: Path, report: Report) -> QuantisedNetwork:
-    """The quantised network, trained or resumed in `folder`, taught by the float network alone."""
+def train_quantised(graph: Graph, data: Windows, place: Path, report: Report) -> QuantisedNetwork:
+    """The quantised network, trained or resumed, taught by the float network alone."""
     torch.manual_seed(0)
-    data = load_lidar(Split.TRAIN)
-    network = trainable(graph, LEVELS, data.x)
+    network = trainable(graph, LEVELS, data[0])
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
@@ -103,23 +107,27 @@ def train_quantised(graph: Graph, folder: Path, report: Report) -> QuantisedNetw
     train(
         network,
         loss,
-        (data.x, data.y),
+        data,
         QUANTISED,
-        augment=noise(NOISE / 4),
-        checkpoint=folder / "quantised.pt",
+        augment=disturbed(NOISE / 4),
+        checkpoint=place,
         report=lambda line: report(f"quantised {line}"),
     )
     return network
 
 
 def fit(folder: Path, report: Report) -> Trained:
-    """Both trainings, and errors on the validation traces."""
-    graph = train_float(folder, report)
-    integer = freeze(train_quantised(graph, folder, report))
-    held_out = load_lidar(Split.VALIDATION)
+    """Trained without the validation traces, for the notes; then the same on all training traces."""
+    part, held_out = load_lidar(Split.TRAIN), load_lidar(Split.VALIDATION)
+    some, whole = (part.x, part.y), (torch.cat([part.x, held_out.x]), torch.cat([part.y, held_out.y]))
+    checked = train_float(some, folder / "validated.float.pt", report)
+    checked_qnn = freeze(train_quantised(checked, some, folder / "validated.quantised.pt", report))
+    graph = train_float(whole, folder / "float.pt", report)
+    integer = freeze(train_quantised(graph, whole, folder / "quantised.pt", report))
     notes = {
-        "validation_float": MSE.of(evaluate(graph, held_out.x), held_out.y),
-        "validation_qnn": MSE.of(evaluate(integer, held_out.x), held_out.y),
+        "validation_float": MSE.of(evaluate(checked, held_out.x), held_out.y),
+        "validation_qnn": MSE.of(evaluate(checked_qnn, held_out.x), held_out.y),
+        "validated": "the same training without the validation traces; the network itself saw them",
         "float_epochs": FLOAT.epochs,
         "quantised_epochs": QUANTISED.epochs,
         "test_traces": list(load_lidar(Split.TEST).traces),

@@ -1,8 +1,8 @@
 """MNIST pixel by pixel without any stride: 784 recurrent updates, one a pixel.
 
-The convolution sees one pixel in each row above the present one, and nothing of what comes. The recipe is here to
-show losslessness over long sequences: after 784 elements the spiking network still equals the quantised one
-on every neuron. The negative controls (`controls.py`) do not.
+The convolution sees one pixel in each row above the present one, and nothing of what comes. The recipe is
+here to show losslessness over long sequences: after 784 elements the spiking network still equals the
+quantised one on every neuron. The negative controls (`controls.py`) do not.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spikemorph.evaluate.recurrent import taken
 from spikemorph.ir import ops
-from spikemorph.ir.elements import Sources
+from spikemorph.ir.elements import AXES, Sources, edges
 from spikemorph.ir.graph import Graph, Node
 from spikemorph.ir.shapes import infer
 from spikemorph.ir.table import OpTable
@@ -111,6 +111,20 @@ class Draft:
         wanted = sorted({i for j in elements for i in self.reads[node.name][slot](j)})
         return self.fetch(node.inputs[slot], tuple(wanted), f"{node.name}{label}.in{slot}")
 
+    def mixes(self, node: Node) -> bool:
+        """Whether every element of a node needs all elements of an input, whichever round it is in."""
+        if node.element_axis is None:
+            return False
+        axes = [self.graph.by_name[name].element_axis for name in node.inputs]
+        if all(axis is None for axis in axes):
+            return not isinstance(node.op, ops.Expand | ops.Pad)
+        return any(
+            axis is not None
+            and edge.before[axis] > 1
+            and AXES[type(node.op)](edge).get(axis) != node.element_axis
+            for axis, edge in zip(axes, edges(self.graph, node), strict=True)
+        )
+
     def constants(self, node: Node, op: Any, elements: Elements, local: str) -> Any:
         """The op with its tensors, cut to these elements where they differ between elements."""
         rank, axis = len(node.shape), node.element_axis
@@ -172,6 +186,12 @@ def _plain(draft: Draft, node: Node, elements: Elements) -> list[Part]:
     return _one(draft, node, elements, draft.constants(node, node.op, elements, node.name))
 
 
+def whole(draft: Draft, node: Node) -> list[Part]:
+    """All elements of an op that mixes them."""
+    assert node.element_axis is not None
+    return _plain(draft, node, tuple(range(node.shape[node.element_axis])))
+
+
 @LOCAL.rule(ops.Expand)
 def _expand(draft: Draft, node: Node, elements: Elements) -> list[Part]:
     return _one(draft, node, elements, ops.Expand(_cut_shape(node, len(elements))))
@@ -213,6 +233,8 @@ def _concat(draft: Draft, node: Node, elements: Elements) -> list[Part]:
     parts = []
     for slot in range(len(node.inputs)):
         own = tuple(j for j in elements if len(draft.reads[node.name][slot](j)))
+        if own and draft.graph.by_name[node.inputs[slot]].element_axis is None:
+            own = tuple(j for j in range(node.shape[node.op.axis]) if len(draft.reads[node.name][slot](j)))
         if own:
             parts.append(Part(draft.read(node, slot, own), own))
     return parts
@@ -231,14 +253,17 @@ def _pad(draft: Draft, node: Node, elements: Elements) -> list[Part]:
     pads[2 * axis] = sum(j < first for j in elements)
     pads[2 * axis + 1] = sum(j >= first + size for j in elements)
     if not inside:
-        return _nothing(draft, node, elements)
+        return [_zeros(draft, node, elements, node.name)]
+    if draft.graph.by_name[node.inputs[0]].element_axis is None and len(inside) < size:
+        every = tuple(range(node.shape[axis]))
+        return _one(draft, node, every, node.op)
     return _one(draft, node, elements, ops.Pad(tuple(pads)))
 
 
-def _nothing(draft: Draft, node: Node, elements: Elements) -> list[Part]:
-    """Padding alone: zeros, which no part of the network sends."""
-    draft.enter(Port(node.name, "", ()), (0, 0), _cut_shape(node, len(elements)), node)
-    return [Part(node.name, elements)]
+def _zeros(draft: Draft, node: Node, elements: Elements, local: str) -> Part:
+    """Padding alone, which no part of the network sends."""
+    draft.enter(Port(local, "", ()), (0, 0), _cut_shape(node, len(elements)), node)
+    return Part(local, elements)
 
 
 @LOCAL.rule(ops.AxisMap)
@@ -248,6 +273,8 @@ def _axis_map(draft: Draft, node: Node, elements: Elements) -> list[Part]:
     if axis != node.element_axis or draft.graph.by_name[node.inputs[0]].element_axis != axis:
         return _plain(draft, node, elements)
     rows = sorted({i for j in elements for i in draft.reads[node.name][0](j)})
+    if not rows:
+        return [_zeros(draft, node, elements, node.name)]
     name = f"{node.name}.matrix"
     matrix = draft.graph.tensors[node.op.matrix]
     draft.tensors[name] = matrix[list(elements)][:, rows].contiguous()
@@ -308,12 +335,14 @@ def _clipped(op: ops.Conv | ops.MaxPool, window: int, elements: Elements, size: 
 def _window(draft: Draft, node: Node, elements: Elements, window: int, label: str) -> Part:
     op, local = node.op, f"{node.name}{label}"
     assert isinstance(op, ops.Conv | ops.MaxPool) and node.element_axis is not None
-    source = draft.read(node, 0, elements, label)
     kernel, stride, dilation = _kernel(draft, op, window), op.stride[window], op.dilation[window]
     start = elements[0] * stride - op.padding[window]
     size = _size(draft.graph.by_name[node.inputs[0]])
     taps = [start + dilation * k for k in range(kernel + (len(elements) - 1) * stride)]
     before, after = sum(tap < 0 for tap in taps), sum(tap >= size for tap in taps)
+    if before + after == len(taps):
+        return _zeros(draft, node, elements, local)
+    source = draft.read(node, 0, elements, label)
 
     def along(values: tuple[int, ...], value: int) -> tuple[int, ...]:
         return (*values[:window], value, *values[window + 1 :])

@@ -17,7 +17,7 @@ from torch import Tensor
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Dialect, Graph, Node
 from spikemorph.ir.shapes import infer
-from spikemorph.run.cell_rules import LOCAL, Draft, Part, Port
+from spikemorph.run.cell_rules import LOCAL, Draft, Part, Port, whole
 from spikemorph.run.schedule import Schedule, count_of, schedule
 
 
@@ -83,13 +83,13 @@ def plan_of(graph: Graph, *, buffered_input: bool) -> Plan:
 def _plan_of(same: _Same, *, buffered_input: bool) -> Plan:
     timing = schedule(same.graph)
     if timing.elements == 1 and not any(isinstance(node.op, ops.Recurrence) for node in same.graph.nodes):
-        return Plan(same.graph, timing, (_whole(same.graph),))
+        return Plan(same.graph, timing, (_single(same.graph),))
     shared: dict[Hashable, Graph] = {}
     cells = tuple(_cell(timing, now, shared, buffered_input) for now in range(timing.elements))
     return Plan(same.graph, timing, cells)
 
 
-def _whole(graph: Graph) -> Cell:
+def _single(graph: Graph) -> Cell:
     """The one cell of a feed-forward graph: the graph itself."""
 
     def ports(nodes: tuple[Node, ...]) -> tuple[Port, ...]:
@@ -128,8 +128,7 @@ def _cell(timing: Schedule, now: int, shared: dict[Hashable, Graph], buffered_in
         active, window = made.get(node.name, ()), needed[node.name]
         held = tuple(j for j in window if j not in active)
         if isinstance(node.op, ops.Input):
-            whole = tuple(sorted({*active, *window}))
-            fresh = active if buffered_input else whole
+            fresh = active if buffered_input else tuple(sorted({*active, *window}))
             held = held if buffered_input else ()
             if fresh:
                 _input(draft, node, Port(node.name, node.name, fresh))
@@ -143,7 +142,9 @@ def _cell(timing: Schedule, now: int, shared: dict[Hashable, Graph], buffered_in
             found += [Port(part.local, node.name, part.elements) for part in parts]
             draft.stock[node.name].extend(parts)
         elif window and not isinstance(node.op, (*ops.EMITTING, ops.Input, ops.Readout)):
-            draft.stock[node.name].extend(LOCAL[type(node.op)](draft, node, window))
+            mixed = draft.mixes(node)
+            parts = whole(draft, node) if mixed else LOCAL[type(node.op)](draft, node, window)
+            draft.stock[node.name].extend(parts)
     graph = _graph(draft, shared)
     layout = _layout(draft, (*draft.inputs, *emitters, *readouts))
     return Cell(graph, tuple(draft.inputs), tuple(emitters), tuple(readouts), recurrent, layout)

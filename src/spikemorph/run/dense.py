@@ -17,14 +17,14 @@ from spikemorph.convert.network import Spikes, SpikingNetwork
 from spikemorph.errors import RunError
 from spikemorph.evaluate import pooling
 from spikemorph.evaluate.integers import with_bias
-from spikemorph.evaluate.lengths import valid_lengths
+from spikemorph.evaluate.lengths import ended, valid_lengths
 from spikemorph.evaluate.linear import LINEAR, LINEAR_OPS, align_ranks
 from spikemorph.evaluate.steps import step_function
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Node
 from spikemorph.ir.table import OpTable
 from spikemorph.run.cells import Cell, plan_of
-from spikemorph.run.handover import FRESH, Delta, Handover, Replay
+from spikemorph.run.handover import FRESH, Delta, Handover, Replay, replay_refused
 from spikemorph.run.record import Record
 from spikemorph.run.result import Run
 from spikemorph.run.settled import Holds, Settled
@@ -108,6 +108,9 @@ class Dense:
             counts: int64 [batch, *shape] on the input grid, one tensor an argument.
         """
         plan = plan_of(network.graph, buffered_input=isinstance(network.encoding, Spikes))
+        if steps is None and isinstance(handover, Replay):
+            raise replay_refused("steps=None")
+        counts = ended(network.graph, counts, lengths)
         inputs = tuple(each.to(self.device, torch.float64) for each in counts)
         valid = valid_lengths(network.graph, lengths, len(counts[0]))
         tally = Tally.begin(network, plan, len(counts[0]), record)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+from spikemorph.errors import RunError
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -36,3 +38,13 @@ class Replay:
 Handover = Fresh | Delta | Replay
 
 FRESH = Fresh()
+
+
+def replay_refused(got: str) -> RunError:
+    """The error of a control that cannot be run so."""
+    return RunError(
+        where="simulate(handover=Replay())",
+        got=got,
+        known="the dense engine with a fixed number of steps: a replayed train need not come to rest",
+        do="give steps=32 and Dense(), or use Fresh() or Delta(), which are exact",
+    )

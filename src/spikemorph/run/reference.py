@@ -17,11 +17,11 @@ from torch import Tensor
 
 from spikemorph.convert.network import Analog, Spikes, SpikingNetwork
 from spikemorph.errors import RunError
-from spikemorph.evaluate.lengths import valid_lengths
+from spikemorph.evaluate.lengths import ended, valid_lengths
 from spikemorph.ir.graph import Graph
 from spikemorph.ir.ops import EMITTING, Input, Mul, Readout
 from spikemorph.run.cells import Cell, plan_of
-from spikemorph.run.handover import FRESH, Delta, Handover
+from spikemorph.run.handover import FRESH, Delta, Handover, Replay, replay_refused
 from spikemorph.run.record import Record
 from spikemorph.run.reference_books import (
     Books,
@@ -73,6 +73,9 @@ class Reference:
         """
         _check_steps(steps)
         _check_counts(network.graph, counts)
+        if isinstance(handover, Replay):
+            raise replay_refused("the reference engine")
+        counts = ended(network.graph, counts, lengths)
         plan = plan_of(network.graph, buffered_input=isinstance(network.encoding, Spikes))
         valid = valid_lengths(network.graph, lengths, len(counts[0]))
         settled = Settled.begin(plan, counts, valid)

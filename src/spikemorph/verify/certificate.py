@@ -21,7 +21,7 @@ from spikemorph.ir.elements import is_sequence
 from spikemorph.ir.graph import Dialect, Graph
 from spikemorph.ir.store import graph_hash
 from spikemorph.run.dense import Dense
-from spikemorph.run.handover import FRESH, Delta, Handover
+from spikemorph.run.handover import FRESH, Delta, Fresh, Handover
 from spikemorph.run.record import Everything, Record, SpikeCounts
 from spikemorph.run.result import Run
 from spikemorph.run.schedule import schedule
@@ -132,6 +132,7 @@ def verify(
     """
     expect("verify(network)", network, (SpikingNetwork,), "the network first, then the graph, then the data")
     expect("verify(graph)", graph, (Graph,), "the network first, then the graph, then the data")
+    expect("verify(handover)", handover, (Fresh, Delta), "use Fresh() or Delta()")
     if graph.dialect is not Dialect.INTEGER:
         raise GraphError(
             where="verify(graph)",

@@ -7,6 +7,7 @@ from typing import final
 
 import torch
 
+from spikemorph.ir import ops
 from spikemorph.ir.graph import Graph, Node
 
 
@@ -59,12 +60,21 @@ def _of_node(a: Node, b: Node, qnn: Graph, snn: Graph) -> list[Difference]:
         for part in ("inputs", "shape", "element_axis")
         if getattr(a, part) != getattr(b, part)
     ]
-    for each in fields(a.op):
-        left, right = getattr(a.op, each.name), getattr(b.op, each.name)
-        if isinstance(left, str) and isinstance(right, str) and left in qnn.tensors and right in snn.tensors:
-            found += _of_tensor(a.name, each.name, qnn.tensors[left], snn.tensors[right])
+    return found + _of_fields(a.name, (a.op, b.op), qnn, snn)
+
+
+def _of_fields(layer: str, pair: tuple[ops.Op, ops.Op], qnn: Graph, snn: Graph) -> list[Difference]:
+    found: list[Difference] = []
+    for each in fields(pair[0]):
+        left, right = (getattr(op, each.name) for op in pair)
+        if isinstance(left, ops.Neuron) and isinstance(right, ops.Neuron):
+            found += _of_fields(layer, (left, right), qnn, snn)
+        elif (
+            isinstance(left, str) and isinstance(right, str) and left in qnn.tensors and right in snn.tensors
+        ):
+            found += _of_tensor(layer, each.name, qnn.tensors[left], snn.tensors[right])
         elif left != right:
-            found.append(Difference(a.name, each.name, str(left), str(right)))
+            found.append(Difference(layer, each.name, str(left), str(right)))
     return found
 
 
