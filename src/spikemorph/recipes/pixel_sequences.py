@@ -91,7 +91,7 @@ class Task:
             "validation_qnn": accuracy(evaluate(integer, held_out.x), held_out.y),
             "float_epochs": self.float_schedule.epochs,
             "quantised_epochs": self.quantised_schedule.epochs,
-            "pixel_order": "results/ps-mnist-permutation.json" if self.permuted else "row by row",
+            "pixel_order": "recipes/ps-mnist-permutation.json" if self.permuted else "row by row",
         }
         return Trained(graph, integer, notes)
 
