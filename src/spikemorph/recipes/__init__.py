@@ -1,9 +1,9 @@
 """Reproduced experiments, one file each."""
 
-from spikemorph.recipes import fashion_mnist, lidar
+from spikemorph.recipes import fashion_mnist, lidar, s_mnist
 from spikemorph.recipes.recipe import Recipe
 
-_ALL = (fashion_mnist.RECIPE, lidar.RECIPE)
+_ALL = (fashion_mnist.RECIPE, s_mnist.RECIPE, lidar.RECIPE)
 
 RECIPES: dict[str, Recipe] = {each.name: each for each in _ALL}
 """By name on the command line."""
