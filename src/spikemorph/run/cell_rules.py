@@ -117,13 +117,20 @@ class Draft:
             return False
         axes = [self.graph.by_name[name].element_axis for name in node.inputs]
         if all(axis is None for axis in axes):
-            return not isinstance(node.op, ops.Expand | ops.Pad)
+            return not isinstance(node.op, ops.Pad) and not self._repeats(node)
         return any(
             axis is not None
-            and edge.before[axis] > 1
+            and (edge.before[axis] > 1 or not isinstance(node.op, ops.Add | ops.Mul))
             and AXES[type(node.op)](edge).get(axis) != node.element_axis
             for axis, edge in zip(axes, edges(self.graph, node), strict=True)
         )
+
+    def _repeats(self, node: Node) -> bool:
+        """Whether a node repeats one single entry along its element axis."""
+        shape = self.graph.by_name[node.inputs[0]].shape
+        assert node.element_axis is not None
+        own = node.element_axis - (len(node.shape) - len(shape))
+        return isinstance(node.op, ops.Expand) and (own < 0 or shape[own] == 1)
 
     def constants(self, node: Node, op: Any, elements: Elements, local: str) -> Any:
         """The op with its tensors, cut to these elements where they differ between elements."""
@@ -290,7 +297,10 @@ def _recurrence(draft: Draft, node: Node, elements: Elements) -> list[Part]:
     own = draft.constants(node, ops.Linear(op.weight, None), elements, node.name)
     before = draft.fetch(node.name, (j + (1 if op.reverse else -1),), f"{node.name}.before")
     back = draft.add(f"{node.name}.own", own, (before,), node)
-    total = draft.add(f"{node.name}.sum", ops.Add((1, 1)), (draft.read(node, 0, elements), back), node)
+    incoming = draft.read(node, 0, elements)
+    if draft.mixes(node):
+        incoming = draft.add(f"{node.name}.row", ops.Slice(0, j, j + 1), (incoming,), node)
+    total = draft.add(f"{node.name}.sum", ops.Add((1, 1)), (incoming, back), node)
     neuron = draft.constants(node, op.cell, elements, node.name)
     return [Part(draft.add(node.name, neuron, (total,), node), elements)]
 
