@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import hypothesis.strategies as st
 import numpy as np
@@ -184,7 +184,7 @@ MAKERS: dict[type, Maker] = {
 PLANNED: dict[type, Maker] = {
     **MAKERS,
     ops.Recurrence: lambda d, s: ops.Recurrence(
-        d.tensor(s[-1], s[-1]), cast(ops.Quantiser, quantiser(d, s)), d.coin()
+        d.tensor(s[-1], s[-1]), ops.Quantiser((function(d),), -d.upto(5, 0), d.upto(300, 0)), d.coin()
     ),
 }
 

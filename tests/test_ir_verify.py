@@ -259,3 +259,12 @@ def test_used_tensors_leave_stale_ones_out():
         "unit",
         "values",
     ]
+
+
+def test_the_cell_of_a_recurrence_holds_functions_only():
+    """Constants that differ between elements came with the input; the cell is the same for all."""
+    cell = ops.Quantiser((ops.Affine("gain", None),), 0, 3)
+    nodes = (Node("x", ops.Input(0), (), (4, 2)), Node("h", ops.Recurrence("w", cell), ("x",), (4, 2)))
+    tensors = {"w": torch.ones(2, 2), "gain": torch.ones(4, 1)}
+    with pytest.raises(GraphError, match="constants in the cell's chain"):
+        verify(Graph(Dialect.PLANNED, nodes, ("h",), tensors))

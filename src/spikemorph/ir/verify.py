@@ -172,6 +172,11 @@ def _check_recurrence(graph: Graph, node: Node) -> None:
         wanted = CELLS[graph.dialect]
         got = f"a cell of type {type(node.op.cell).__name__}"
         _demand(isinstance(node.op.cell, wanted), node, got, wanted.__name__)
+        chain = node.op.cell.chain if isinstance(node.op.cell, ops.Quantiser) else ()
+        constants = any(isinstance(link, ops.Affine) for link in chain)
+        _demand(
+            not constants, node, "constants in the cell's chain", "functions: constants came with the input"
+        )
         axis = node.element_axis
         _demand(axis in (0, None), node, f"element axis {axis}", "0: a recurrence runs along axis 0")
 
