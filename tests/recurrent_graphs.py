@@ -27,6 +27,7 @@ from spikemorph.ir.shapes import infer, window_count
 from spikemorph.ir.structure import Items, Leaf
 from spikemorph.ir.verify import named_tensors
 from spikemorph.run.dense import Dense
+from spikemorph.run.event import Event
 from spikemorph.run.handover import Delta, Fresh, Handover
 from spikemorph.run.record import Everything
 from spikemorph.run.reference import Reference
@@ -336,19 +337,20 @@ def assert_at_rest(run: Run, graph: Graph, counts: tuple[Tensor, ...], lengths: 
         assert torch.equal(run.raw[node.name], rest[node.name].long()), node.name
 
 
-def both_engines(
+def all_engines(
     net: SpikingNetwork,
     counts: tuple[Tensor, ...],
     handover: Handover,
     lengths: Tensor | None = None,
     steps: int | None = None,
 ) -> Run:
-    """What both engines give alike, in every field."""
-    dense, reference = (
+    """What all engines give alike, in every field."""
+    dense, reference, event = (
         engine.run(net, counts, steps=steps, record=(Everything(),), handover=handover, lengths=lengths)
-        for engine in (Dense(), Reference())
+        for engine in (Dense(), Reference(), Event())
     )
     assert_same_run(dense, reference)
+    assert_same_run(event, reference)
     return dense
 
 
@@ -357,7 +359,7 @@ def exact_runs(
 ) -> Iterator[Run]:
     """Runs with every exact hand-over, checked: both engines alike, and at rest the QNN."""
     for handover in WAYS:
-        run = both_engines(net, counts, handover, lengths)
+        run = all_engines(net, counts, handover, lengths)
         assert_at_rest(run, net.graph, counts, lengths)
         yield run
 

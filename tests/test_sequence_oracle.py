@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphs import network, rounding
-from recurrent_graphs import Loops, both_engines
+from recurrent_graphs import Loops, all_engines
 from spikemorph.convert.network import Graded, SpikingNetwork, Ternary
 from spikemorph.evaluate.integers import evaluate_counts
 from spikemorph.evaluate.intervals import accumulator_bounds
@@ -151,15 +151,15 @@ def test_the_plain_loops_know_a_case_by_hand() -> None:
 def test_too_few_steps_are_reported_and_enough_are_exact(handover: Handover) -> None:
     _, x, net = drawn(17)
     counts = (torch.from_numpy(x),)
-    short = both_engines(net, counts, handover, steps=1)
+    short = all_engines(net, counts, handover, steps=1)
     assert short.steps == short.elements == x.shape[1]
     assert not bool(short.element_settled.all())
     assert torch.equal(short.settled, short.element_settled.all(0))
     enough = steps_bound(net)
-    run = both_engines(net, counts, handover, steps=enough)
+    run = all_engines(net, counts, handover, steps=enough)
     assert run.steps == enough * run.elements
     assert bool(run.element_settled.all())
-    until = both_engines(net, counts, handover)
+    until = all_engines(net, counts, handover)
     assert run.counts is not None
     assert until.counts is not None
     for name, each in until.counts.items():

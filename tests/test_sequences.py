@@ -47,7 +47,7 @@ def assert_exact(net: SpikingNetwork, counts: tuple[Tensor, ...]) -> None:
 
 @settings(max_examples=15, phases=unshrunk)
 @given(how=hows(), kind=kinds, seed=seeds)
-def test_fresh_and_delta_of_both_engines_are_the_quantised_network(
+def test_fresh_and_delta_of_all_engines_are_the_quantised_network(
     how: How, kind: tuple[Spike, Encoding], seed: int
 ) -> None:
     assert_exact(*converted(how, kind, seed))

@@ -1,0 +1,17 @@
+"""How kernels are compiled: without the interpreter lock, kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(function: F) -> F:
+    """Machine code for this function, made at its first call and kept on disk."""
+    compiler: Any = numba.njit(cache=True, nogil=True)
+    made: F = compiler(function)
+    return made

@@ -1,0 +1,107 @@
+"""The event engine: compiled kernels, threads over samples, work proportional to spikes times fan-out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from spikemorph.convert.network import SpikingNetwork
+from spikemorph.errors import RunError
+from spikemorph.evaluate.lengths import ended, valid_lengths
+from spikemorph.run.event.elements import Elements
+from spikemorph.run.event.plans import network_of
+from spikemorph.run.handover import FRESH, Handover, Replay, replay_refused
+from spikemorph.run.record import Record, SpikeCounts
+from spikemorph.run.result import Run, Work
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Compiled engine for the CPU.
+
+    Args:
+        threads: samples that run at the same time; None: as many as torch uses. Changes no number.
+        batch: most samples whose state is in memory at once.
+
+    Raises:
+        RunError: not whole numbers of at least 1.
+    """
+
+    threads: int | None = None
+    batch: int = 256
+
+    def __post_init__(self) -> None:
+        for name, value in (("threads", self.threads), ("batch", self.batch)):
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            if not whole and not (name == "threads" and value is None):
+                raise RunError(
+                    where=f"Event({name})",
+                    got=repr(value),
+                    known="a whole number of at least 1",
+                    do="use Event() for as many threads as torch uses",
+                )
+
+    def run(
+        self,
+        network: SpikingNetwork,
+        counts: tuple[Tensor, ...],
+        *,
+        steps: int | None,
+        record: tuple[Record, ...],
+        handover: Handover = FRESH,
+        lengths: Tensor | None = None,
+    ) -> Run:
+        """Simulate each element for `steps` steps, or until quiescent.
+
+        Args:
+            counts: int64 [batch, *shape] on the input grid, one tensor an argument.
+        """
+        if isinstance(handover, Replay):
+            raise replay_refused("the event engine")
+        known = network_of(network)
+        counts = ended(network.graph, counts, lengths)
+        valid = valid_lengths(network.graph, lengths, len(counts[0]))
+        threads = torch.get_num_threads() if self.threads is None else self.threads
+        stepwise = any(not isinstance(each, SpikeCounts) for each in record)
+        size = len(counts[0]) if stepwise else self.batch
+        parts: list[tuple[Run, Tensor]] = []
+        for start in range(0, len(counts[0]), size):
+            chunk = tuple(each[start : start + size] for each in counts)
+            part = slice(start, start + size)
+            ends = {name: replace(each, lengths=each.lengths[part]) for name, each in valid.items()}
+            elements = Elements.begin(known, chunk, ends, record, threads, stepwise=stepwise)
+            parts.append(elements.run(steps, handover))
+        return _joined(parts)
+
+
+def _joined(parts: list[tuple[Run, Tensor]]) -> Run:
+    """Runs of chunks of a batch as one run: all go on until the last sample is at rest."""
+    if len(parts) == 1:
+        return parts[0][0]
+    runs = [run for run, _ in parts]
+    first = runs[0]
+
+    def rows(name: str) -> dict[str, Tensor]:
+        return {key: torch.cat([getattr(run, name)[key] for run in runs]) for key in getattr(first, name)}
+
+    return replace(
+        first,
+        raw=rows("raw"),
+        steps=int(torch.stack([ran for _, ran in parts]).amax(0).sum()),
+        element_steps=torch.cat([run.element_steps for run in runs], 1),
+        element_settled=torch.cat([run.element_settled for run in runs], 1),
+        layer_spikes=rows("layer_spikes"),
+        layer_events=rows("layer_events"),
+        work=tuple(_work(each) for each in zip(*(run.work for run in runs), strict=True)),
+        counts=None if first.counts is None else rows("counts"),
+    )
+
+
+def _work(parts: tuple[Work, ...]) -> Work:
+    names = parts[0].arrivals
+    total = {name: torch.stack([part.arrivals[name] for part in parts]).sum(0) for name in names}
+    return Work(parts[0].graph, total)

@@ -1,0 +1,156 @@
+"""Programs as flat arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+
+from spikemorph.run.event.layout import Ints
+from spikemorph.run.event.program import Edge, EdgeKind, Kind, Program, Stage
+from spikemorph.run.event.tables import Array, E, Packed, S, Sizes, flat
+
+EMITS = (Kind.CODED, Kind.NEURON, Kind.STEPS, Kind.POOL, Kind.WINDOWS)
+INPUTS = (Kind.ANALOG, Kind.CODED)
+
+
+@final
+@dataclass(eq=False)
+class _Pool:
+    """Numbers that go one behind the other."""
+
+    parts: list[Array] = field(default_factory=list)
+    size: int = 0
+
+    def put(self, numbers: Ints) -> int:
+        start = self.size
+        self.parts.append(numbers.reshape(-1))
+        self.size += numbers.size
+        return start
+
+
+@final
+class _Packing:
+    """State of one packing."""
+
+    def __init__(self, program: Program, books: Mapping[str, int], counted: frozenset[int]) -> None:
+        self.program, self.books, self.counted = program, books, counted
+        self.table, self.lanes = _Pool(), (_Pool(), _Pool())
+        self.weights = (_Pool(), _Pool(), _Pool())
+        self.start = (_Pool(), _Pool())
+        self.edges: list[list[int]] = []
+        self.sizes = [0] * len(Sizes)
+
+    def packed(self) -> Packed:
+        stages = [self._stage(stage, number) for number, stage in enumerate(self.program.stages)]
+        self.sizes[Sizes.BOOKS] = len(self.books)
+        self.sizes[Sizes.STAGES] = len(stages)
+        edges = np.array(self.edges, dtype=np.int64).reshape(-1, len(E))
+        weights = [flat(pool.parts, kind) for pool, kind in zip(self.weights, _KINDS, strict=True)]
+        lanes = [flat(pool.parts, kind) for pool, kind in zip(self.lanes, _KINDS[1:], strict=True)]
+        start = [flat(pool.parts, kind) for pool, kind in zip(self.start, _KINDS[1:], strict=True)]
+        table = flat(self.table.parts, np.int32)
+        fixed = np.array(stages, dtype=np.int64), edges, table
+        nothing = np.zeros((2, 0), dtype=np.int32)
+        return Packed._make([*fixed, *weights, *lanes, *start, nothing, np.array(self.sizes, dtype=np.int64)])
+
+    def _reserve(self, which: Sizes, size: int) -> int:
+        start = self.sizes[which]
+        self.sizes[which] += size
+        return start
+
+    def _stage(self, stage: Stage, number: int) -> list[int]:
+        row = [-1] * len(S)
+        own, sums = stage.layout, stage.sums
+        row[S.KIND], row[S.WIDE] = stage.kind, int(stage.wide)
+        row[S.POSITIONS], row[S.PADDED], row[S.CHANNELS] = own.positions, own.padded, own.channels
+        row[S.SUM_POSITIONS], row[S.SUM_PADDED], row[S.SUM_SIZE] = sums.positions, sums.padded, sums.size
+        row[S.SUMS] = self.start[stage.wide].put(stage.start)
+        row[S.COUNTS] = self.start[stage.wide].put(np.zeros(own.size, dtype=np.int64))
+        row[S.LARGEST], row[S.LO] = stage.largest, stage.lo
+        row[S.TRAIN] = self._reserve(Sizes.TRAIN, own.positions + 1)
+        most = max(self.sizes[Sizes.POSITIONS], own.positions, sums.positions)
+        self.sizes[Sizes.POSITIONS] = most
+        if number in self.counted:
+            row[S.HITS] = self._reserve(Sizes.HITS, own.size)
+        if stage.kind in INPUTS:
+            row[S.TARGET] = self._reserve(Sizes.TARGETS, own.size)
+        if stage.kind in EMITS:
+            row[S.BOOK] = self.books.get(stage.name, -1)
+            row[S.HOLD] = self._reserve(Sizes.HOLDS, own.size)
+        if stage.kind is Kind.READOUT:
+            row[S.SNAP] = self._reserve(Sizes.SNAP, sums.size)
+        self._tables(stage, row)
+        row[S.EDGE] = len(self.edges)
+        for edge in stage.edges:
+            self.edges.append(self._edge(edge, stage))
+        row[S.EDGE_END] = len(self.edges)
+        return row
+
+    def _tables(self, stage: Stage, row: list[int]) -> None:
+        if stage.breakpoints is not None:
+            row[S.BREAK_COUNT] = stage.breakpoints.shape[0 if stage.kind is Kind.NEURON else 1]
+            pool = self.lanes[stage.wide] if stage.kind is Kind.NEURON else self.table
+            row[S.BREAKS] = pool.put(stage.breakpoints)
+        if stage.values is not None and stage.group is not None:
+            row[S.VALUES], row[S.GROUP] = self.table.put(stage.values), self.table.put(stage.group)
+        if stage.windows is not None:
+            row[S.WINDOWS], row[S.TAPS] = self.table.put(stage.windows), stage.windows.shape[1]
+        if stage.kind is Kind.POOL and stage.windows is not None:
+            row[S.BACK], row[S.BACK_ITEMS] = self._inverse(stage.windows, stage.sums.positions)
+
+    def _inverse(self, near: Ints, sources: int) -> tuple[int, int]:
+        """Of every source position, which rows of a table read it."""
+        rows, taps = np.nonzero(near >= 0)
+        read = near[rows, taps]
+        order = np.argsort(read, kind="stable")
+        first = np.concatenate([[0], np.cumsum(np.bincount(read, minlength=sources))])
+        return self.table.put(first), self.table.put(rows[order])
+
+    def _edge(self, edge: Edge, stage: Stage) -> list[int]:
+        row = [-1] * len(E)
+        source = self.program.stages[edge.source].layout
+        row[E.KIND], row[E.SOURCE] = edge.kind, edge.source
+        row[E.SOURCES], row[E.SOURCE_PADDED] = source.positions, source.padded
+        if edge.kind is EdgeKind.LINKS:
+            assert edge.first is not None and edge.target is not None and edge.weight is not None
+            row[E.FIRST] = self.table.put(edge.first)
+            row[E.TARGET] = self.table.put(edge.target)
+            row[E.WEIGHT] = self.table.put(edge.weight)
+            row[E.WHERE] = self.table.put(edge.target % stage.sums.size // stage.sums.padded)
+            return row
+        assert edge.near is not None and edge.place is not None and edge.rows is not None
+        row[E.OUTS], row[E.TAPS] = edge.near.shape
+        self.sizes[Sizes.POSITIONS] = max(self.sizes[Sizes.POSITIONS], len(edge.near))
+        row[E.NEAR], row[E.PLACE] = self.table.put(edge.near), self.table.put(edge.place)
+        row[E.WHERE] = self.table.put(edge.place // stage.sums.padded)
+        row[E.BACK], row[E.BACK_ITEMS] = self._inverse(edge.near, source.positions)
+        row[E.WIDTH] = edge.rows.shape[1]
+        code = 2 if edge.kind is EdgeKind.GROUPED else _code(edge.rows)
+        row[E.CODE], row[E.ROWS] = code, self.weights[code].put(edge.rows)
+        if edge.starts is not None:
+            row[E.STARTS] = self.table.put(edge.starts)
+        return row
+
+
+_KINDS: tuple[Any, ...] = (np.int8, np.int16, np.int32)
+
+
+def _code(numbers: Ints) -> int:
+    """Which of the integer types is narrowest for these weights."""
+    for code, kind in enumerate(_KINDS[:2]):
+        if numbers.size == 0 or (numbers.min() >= np.iinfo(kind).min and numbers.max() <= np.iinfo(kind).max):
+            return code
+    return 2
+
+
+def pack(program: Program, books: Mapping[str, int]) -> Packed:
+    """A program as the kernels take it.
+
+    Args:
+        books: by local name of what emits, its line in the books.
+    """
+    counted = frozenset(stage for each in program.arrivals for stage, _ in each.terms)
+    return _Packing(program, books, counted).packed()

@@ -1,0 +1,157 @@
+"""Programs of a network, one for each kind of cell, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikemorph.convert.network import Spikes, SpikingNetwork
+from spikemorph.run.cells import Cell, Plan, plan_of
+from spikemorph.run.event.lower import lower
+from spikemorph.run.event.pack import pack
+from spikemorph.run.event.program import Kind, Program
+from spikemorph.run.event.tables import Array, Packed, S, Sizes, Space, T
+from spikemorph.run.tally import emissions
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A cell as the kernels run it.
+
+    Args:
+        names: local names of what emits, in the order of the books.
+        readouts, counts: by local name, where its numbers are among those collected.
+    """
+
+    cell: Cell
+    program: Program
+    packed: Packed
+    names: tuple[str, ...]
+    readouts: Mapping[str, slice]
+    counts: Mapping[str, slice]
+    spaces: list[Space] = field(default_factory=list)
+
+    def placed(self, targets: tuple[Tensor, ...]) -> Array:
+        """Targets of all inputs of the cell, int32 [batch, places]."""
+        found = np.zeros((len(targets[0]), self.packed.sizes[Sizes.TARGETS]), dtype=np.int32)
+        for port, target in zip(self.cell.inputs, targets, strict=True):
+            number = self.program.number[port.local]
+            start = self.packed.stages[number, S.TARGET]
+            index = self.program.stages[number].layout.index + start
+            found[:, index] = target.reshape(len(target), -1).numpy()
+        return found
+
+    def part(self, found: Array, where: slice, local: str) -> Tensor:
+        """Collected numbers of a node, [batch, *shape]."""
+        shape = self.cell.graph.by_name[local].shape
+        return torch.from_numpy(found[:, where]).reshape(len(found), *shape)
+
+    def arrivals(self, hits: Array) -> dict[str, Tensor]:
+        """Events by place to what arrived at every op that does work."""
+        result = {}
+        for each in self.program.arrivals:
+            total = np.zeros(len(each.terms[0][1]) if each.terms else 0, dtype=np.int64)
+            for stage, index in each.terms:
+                start = self.packed.stages[stage, S.HITS]
+                total += np.where(index < 0, 0, hits[start + index.clip(min=0)])
+            result[each.node] = torch.from_numpy(total.reshape(each.shape))
+        return result
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Network:
+    """All cells of a network; programs are made when they are first needed."""
+
+    network: SpikingNetwork
+    plan: Plan
+    ready: dict[tuple[int, bool], Ready] = field(default_factory=dict)
+
+    def of(self, cell: Cell, *, counts: bool) -> Ready:
+        """The program of a cell.
+
+        Args:
+            counts: whether the counts of its neurons are collected.
+        """
+        key = id(cell.graph), counts
+        if key not in self.ready:
+            self.ready[key] = _ready(self.network, cell, counts=counts)
+        found = self.ready[key]
+        return found if found.cell is cell else replace(found, cell=cell)
+
+
+@lru_cache(maxsize=4)
+def _network(same: _Same) -> Network:
+    coded = isinstance(same.network.encoding, Spikes)
+    return Network(same.network, plan_of(same.network.graph, buffered_input=coded))
+
+
+class _Same:
+    """A network, compared by identity of its graph and by how it spikes."""
+
+    def __init__(self, network: SpikingNetwork) -> None:
+        self.network = network
+
+    def _key(self) -> tuple[object, ...]:
+        return id(self.network.graph), self.network.spike, self.network.encoding
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other._key() == self._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+
+def network_of(network: SpikingNetwork) -> Network:
+    """The cells of a network, kept for the next call."""
+    return _network(_Same(network))
+
+
+def _ready(network: SpikingNetwork, cell: Cell, *, counts: bool) -> Ready:
+    largest = network.spike.largest
+    names = tuple(emissions(network, cell))
+    program = lower(cell.graph, dict.fromkeys(names, largest))
+    packed = pack(program, {name: line for line, name in enumerate(names)})
+    wanted: list[Array] = []
+    size = 0
+    readouts: dict[str, slice] = {}
+    found: dict[str, slice] = {}
+    groups = [(cell.readouts, S.SUMS, readouts)] + ([(cell.emitters, S.COUNTS, found)] if counts else [])
+    for ports, column, places in groups:
+        for port in ports:
+            number = program.number[port.local]
+            stage, row = program.stages[number], packed.stages[number]
+            layout = stage.sums if stage.kind is Kind.READOUT else stage.layout
+            index = layout.index + row[column]
+            wanted.append(np.stack([np.full(len(index), row[S.WIDE]), index]))
+            places[port.local] = slice(size, size + len(index))
+            size += len(index)
+    joined = np.concatenate([*wanted, np.zeros((2, 0))], axis=1).astype(np.int32)
+    return Ready(cell, program, packed._replace(collected=joined), names, readouts, found)
+
+
+def space_for(packed: Packed, spikes: int, steps: int) -> Space:
+    """Memory of one worker."""
+    sizes = packed.sizes
+    positions = int(sizes[Sizes.POSITIONS])
+    widest = int(packed.stages[:, S.PADDED].max())
+    return Space(
+        channel=np.zeros(spikes + widest, dtype=np.int32),
+        value=np.zeros(spikes + widest, dtype=np.int32),
+        train=np.zeros(int(sizes[Sizes.TRAIN]) * steps, dtype=np.int64),
+        length=np.zeros(int(sizes[Sizes.STAGES]), dtype=np.int64),
+        mark=np.zeros(positions, dtype=np.uint8),
+        touched=np.zeros(positions, dtype=np.uint8),
+        pending=np.zeros(positions, dtype=np.uint8),
+        sent=np.zeros(32, dtype=np.int32),
+        snap=np.zeros(int(sizes[Sizes.SNAP]) * steps, dtype=np.int32),
+        hits=np.zeros(int(sizes[Sizes.HITS]), dtype=np.int64),
+        totals=np.zeros(len(T), dtype=np.int64),
+    )

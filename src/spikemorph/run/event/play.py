@@ -1,0 +1,236 @@
+"""One sample through one program: stage after stage, each over all steps of its sources."""
+
+from __future__ import annotations
+
+from spikemorph.run.event.compiled import compiled
+from spikemorph.run.event.emit import emit_blocks, emit_singly, send_input, send_on
+from spikemorph.run.event.program import EdgeKind, Kind
+from spikemorph.run.event.scatter import add_dense, add_grouped, add_links
+from spikemorph.run.event.tables import (
+    DONE,
+    MORE_SPIKES,
+    MORE_STEPS,
+    Array,
+    E,
+    How,
+    Packed,
+    S,
+    Sizes,
+    Space,
+    T,
+)
+
+KIND, WIDE, SUMS, SUM_SIZE, COUNTS = int(S.KIND), int(S.WIDE), int(S.SUMS), int(S.SUM_SIZE), int(S.COUNTS)
+POSITIONS, EDGE, EDGE_END, TRAIN = int(S.POSITIONS), int(S.EDGE), int(S.EDGE_END), int(S.TRAIN)
+BOOK, HOLD, SNAP, HITS = int(S.BOOK), int(S.HOLD), int(S.SNAP), int(S.HITS)
+EDGE_KIND, SOURCE, CODE = int(E.KIND), int(E.SOURCE), int(E.CODE)
+ROWS, GROUPED = int(EdgeKind.ROWS), int(EdgeKind.GROUPED)
+ANALOG, CODED, NEURON, POOL = int(Kind.ANALOG), int(Kind.CODED), int(Kind.NEURON), int(Kind.POOL)
+RELAY, PRODUCT, READOUT = int(Kind.RELAY), int(Kind.PRODUCT), int(Kind.READOUT)
+STAGES, SNAP_SIZE = int(Sizes.STAGES), int(Sizes.SNAP)
+TOP, SIZE, EVENTS, PENDING = int(T.TOP), int(T.SIZE), int(T.EVENTS), int(T.PENDING)
+LAST_SPIKE, LAST_PENDING, UNSETTLED = int(T.LAST_SPIKE), int(T.LAST_PENDING), int(T.UNSETTLED)
+LANES_OF_INPUT = 2
+"""Kinds below this are inputs."""
+
+
+@compiled
+def bring(acc: Array, base: int, packed: Packed, number: int, space: Space, step: int, most: int) -> None:
+    """What one edge brings in one step."""
+    edge = packed.edges[number]
+    source = edge[SOURCE]
+    if step >= space.length[source]:
+        return
+    stage = packed.stages[source]
+    at = stage[TRAIN] * most + step * (stage[POSITIONS] + 1)
+    table = packed.table
+    if space.train[at] == space.train[at + stage[POSITIONS]]:
+        return
+    spikes = (space.channel, space.value, space.train)
+    kind, code = edge[EDGE_KIND], edge[CODE]
+    if kind == ROWS:
+        if code == 0:
+            add_dense(acc, base, packed.weights8, edge, table, spikes, at, space.mark, space.touched)
+        elif code == 1:
+            add_dense(acc, base, packed.weights16, edge, table, spikes, at, space.mark, space.touched)
+        else:
+            add_dense(acc, base, packed.weights32, edge, table, spikes, at, space.mark, space.touched)
+    elif kind == GROUPED:
+        add_grouped(acc, base, packed.weights32, edge, table, spikes, at, space.mark, space.touched)
+    else:
+        add_links(acc, base, edge, table, spikes, at, space.touched)
+
+
+@compiled
+def send(
+    acc: Array,
+    lanes: Array,
+    packed: Packed,
+    stage: Array,
+    targets: Array,
+    space: Space,
+    train: int,
+    everything: bool,
+    held: tuple[Array, Array],
+) -> bool:
+    """What a stage sends in one step; False: no room."""
+    kind = stage[KIND]
+    if kind in (ANALOG, CODED):
+        return send_input(acc, stage, targets, space, train, kind == CODED)
+    if kind in (RELAY, PRODUCT):
+        return send_on(acc, stage, space, train, kind == PRODUCT)
+    hold = len(held[0]) > 0 and stage[HOLD] >= 0
+    if kind in (NEURON, POOL) and not hold:
+        return emit_blocks(acc, stage, packed.table, lanes, space, train, everything)
+    return emit_singly(acc, stage, packed.table, lanes, space, train, everything, held)
+
+
+@compiled
+def read(acc: Array, stage: Array, space: Space, step: int, width: int, snap: bool) -> None:
+    """A readout sends nothing; its sums after every step are kept if wanted."""
+    space.totals[PENDING] = False
+    space.touched[: stage[POSITIONS]] = 0
+    if snap:
+        start = step * width + stage[SNAP]
+        for i in range(stage[SUM_SIZE]):
+            space.snap[start + i] = acc[stage[SUMS] + i]
+
+
+@compiled
+def run_stage(
+    acc: Array,
+    lanes: Array,
+    packed: Packed,
+    number: int,
+    targets: Array,
+    space: Space,
+    how: How,
+    held: tuple[Array, Array],
+) -> int:
+    """A stage over all steps, until its sources have ended and nothing is pending."""
+    stage = packed.stages[number]
+    sources = 1
+    for e in range(stage[EDGE], stage[EDGE_END]):
+        sources = max(sources, space.length[packed.edges[e][SOURCE]])
+    space.pending[: stage[POSITIONS]] = 0
+    totals, step = space.totals, 0
+    totals[PENDING] = False
+    kind = stage[KIND]
+    while True:
+        if how.steps > 0:
+            if step >= how.steps:
+                break
+        elif step >= sources and totals[PENDING] == 0:
+            break
+        if how.steps > 0 and step >= sources and totals[PENDING] == 0:
+            break
+        if step >= how.most:
+            return MORE_STEPS
+        for e in range(stage[EDGE], stage[EDGE_END]):
+            bring(acc, stage[SUMS], packed, e, space, step, how.most)
+        events = totals[EVENTS]
+        if kind == READOUT:
+            read(acc, stage, space, step, packed.sizes[SNAP_SIZE], how.snap == 1)
+        else:
+            train = stage[TRAIN] * how.most + step * (stage[POSITIONS] + 1)
+            every = how.everything == 1 and step == 0
+            if not send(acc, lanes, packed, stage, targets, space, train, every, held):
+                return MORE_SPIKES
+        step += 1
+        if stage[BOOK] >= 0 and totals[EVENTS] > events:
+            totals[LAST_SPIKE] = max(totals[LAST_SPIKE], step)
+        if totals[PENDING] != 0:
+            totals[LAST_PENDING] = max(totals[LAST_PENDING], step)
+            if how.steps > 0 and step == how.steps:
+                totals[UNSETTLED] = 1
+    space.length[number] = step
+    return DONE
+
+
+@compiled
+def play(
+    packed: Packed,
+    state: tuple[Array, Array],
+    targets: Array,
+    space: Space,
+    how: How,
+    held: tuple[Array, Array],
+    books: Array,
+) -> int:
+    """One sample from its state to its next one; whether there was room.
+
+    Args:
+        state: narrow and wide sums and counts, changed in place.
+        books: int64 [books, 2], gains spikes and events of every emitter.
+    """
+    totals = space.totals
+    totals[:] = 0
+    for number in range(packed.sizes[STAGES]):
+        stage = packed.stages[number]
+        size, events = totals[SIZE], totals[EVENTS]
+        if stage[WIDE] == 1:
+            ended = run_stage(state[1], packed.lanes32, packed, number, targets, space, how, held)
+        else:
+            ended = run_stage(state[0], packed.lanes16, packed, number, targets, space, how, held)
+        if ended != DONE:
+            return ended
+        if stage[BOOK] >= 0:
+            books[stage[BOOK], 0] += totals[SIZE] - size
+            books[stage[BOOK], 1] += totals[EVENTS] - events
+    return DONE
+
+
+@compiled
+def play_batch(
+    packed: Packed,
+    states: tuple[Array, Array],
+    targets: Array,
+    space: Space,
+    how: How,
+    held: tuple[Array, Array],
+    books: tuple[Array, Array, Array],
+    first: int,
+) -> tuple[int, int]:
+    """Samples from `first` on; the sample that found no room, and why (or the end, and that all is well).
+
+    Args:
+        states: [samples, numbers] narrow and wide; a single row where every sample starts from rest.
+        targets: int32 [samples, targets].
+        held: [samples, places] each, or [samples, 0].
+        books: int64 [samples, books, 2]; int64 [samples, 3]: last step with a spike, steps run, whether
+            unsettled; int32 [samples, n], what is collected.
+    """
+    backup = (states[0][0].copy(), states[1][0].copy())
+    kept = space.hits.copy()
+    counted, marks, found = books
+    for i in range(first, len(targets)):
+        row = min(i, len(states[0]) - 1)
+        state = (states[0][row], states[1][row])
+        if how.fresh == 1:
+            state[0][:] = packed.start16
+            state[1][:] = packed.start32
+        else:
+            backup[0][:] = state[0]
+            backup[1][:] = state[1]
+        ended = play(packed, state, targets[i], space, how, (held[0][i], held[1][i]), counted[i])
+        if ended != DONE:
+            state[0][:] = backup[0]
+            state[1][:] = backup[1]
+            counted[i] = 0
+            space.hits[:] = kept
+            return i, ended
+        kept[:] = space.hits
+        totals = space.totals
+        marks[i, 0] = totals[LAST_SPIKE]
+        marks[i, 1] = how.steps if how.steps > 0 else totals[LAST_PENDING] + 1
+        marks[i, 2] = totals[UNSETTLED]
+        collect(packed.collected, state, found[i])
+    return len(targets), DONE
+
+
+@compiled
+def collect(wanted: Array, state: tuple[Array, Array], found: Array) -> None:
+    """Numbers of the state that a caller wants to see."""
+    for j in range(wanted.shape[1]):
+        at = wanted[1, j]
+        found[j] = state[1][at] if wanted[0, j] == 1 else state[0][at]

@@ -1,0 +1,185 @@
+"""Flat arrays that describe programs to the kernels, and the columns of their tables.
+
+One set of array types serves every network: a changed graph compiles nothing.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class S(IntEnum):
+    """Columns of the stage table."""
+
+    KIND = 0
+    POSITIONS = 1
+    PADDED = 2
+    CHANNELS = 3
+    WIDE = 4
+    SUMS = 5
+    """Where its accumulators start in the state; `SUM_SIZE` numbers."""
+    SUM_SIZE = 6
+    COUNTS = 7
+    """Where its counts start in the state."""
+    SUM_POSITIONS = 8
+    SUM_PADDED = 9
+    EDGE = 10
+    EDGE_END = 11
+    LARGEST = 12
+    LO = 13
+    BREAKS = 14
+    """Where its breakpoints start: among lanes for NEURON, among integers else."""
+    BREAK_COUNT = 15
+    VALUES = 16
+    GROUP = 17
+    WINDOWS = 18
+    TAPS = 19
+    BACK = 20
+    """Inverse windows: of each position of sums, which positions read it."""
+    BACK_ITEMS = 21
+    HITS = 22
+    """Where its events are counted by place, -1: not."""
+    BOOK = 23
+    """Which emitter it is in the books, -1: none."""
+    TARGET = 24
+    """Where its targets start in the inputs of a sample."""
+    TRAIN = 25
+    """Positions + 1 of the stages before: where its trains start, times the most steps."""
+    HOLD = 26
+    """Where its held counts start, -1: none."""
+    SNAP = 27
+    """Where a readout's sums go in a record of steps."""
+
+
+class E(IntEnum):
+    """Columns of the edge table."""
+
+    KIND = 0
+    SOURCE = 1
+    OUTS = 2
+    TAPS = 3
+    NEAR = 4
+    PLACE = 5
+    WHERE = 6
+    ROWS = 7
+    WIDTH = 8
+    CODE = 9
+    """Which array of weights: 0 int8, 1 int16, 2 int32."""
+    STARTS = 10
+    SOURCES = 11
+    SOURCE_PADDED = 12
+    BACK = 13
+    BACK_ITEMS = 14
+    FIRST = 15
+    TARGET = 16
+    WEIGHT = 17
+
+
+class Packed(NamedTuple):
+    """A program in flat arrays."""
+
+    stages: Array
+    edges: Array
+    table: Array
+    """int32: places, links, windows, values."""
+    weights8: Array
+    weights16: Array
+    weights32: Array
+    lanes16: Array
+    """Breakpoints by lane for narrow sums."""
+    lanes32: Array
+    start16: Array
+    """State at rest."""
+    start32: Array
+    collected: Array
+    """int32 [2, n]: which state, and where in it, what a caller wants to see at the end."""
+    sizes: Array
+    """int64: see `Sizes`."""
+
+
+class Sizes(IntEnum):
+    """Entries of `Packed.sizes`."""
+
+    TRAIN = 0
+    """Positions + 1 of all stages together."""
+    POSITIONS = 1
+    """Most positions of one stage, of what it sends or sums."""
+    BOOKS = 2
+    HITS = 3
+    TARGETS = 4
+    HOLDS = 5
+    SNAP = 6
+    STAGES = 7
+
+
+class Space(NamedTuple):
+    """Memory of one worker, used for one sample after the other."""
+
+    channel: Array
+    """int32: channels of spikes."""
+    value: Array
+    """int32: their sizes."""
+    train: Array
+    """int64: where the spikes of each stage, step and position start."""
+    length: Array
+    """int64 [stages]: steps that a stage ran."""
+    mark: Array
+    touched: Array
+    pending: Array
+    """uint8 by position."""
+    sent: Array
+    """int32 [32]."""
+    snap: Array
+    """int32: sums of readouts after every step."""
+    hits: Array
+    """int64: events by place."""
+    totals: Array
+    """int64: see `T`."""
+
+
+class T(IntEnum):
+    """Entries of `Space.totals`: running numbers of the sample at hand."""
+
+    TOP = 0
+    """Where the next spike goes."""
+    SIZE = 1
+    EVENTS = 2
+    PENDING = 3
+    """Whether anything of the stage was pending after the step."""
+    LAST_SPIKE = 4
+    """1 + the last step with a spike of any emitter."""
+    LAST_PENDING = 5
+    """1 + the last step after which anything was pending."""
+    UNSETTLED = 6
+    END = 7
+
+
+class How(NamedTuple):
+    """What is asked of a run."""
+
+    steps: int
+    """0: until quiescent."""
+    fresh: int
+    """1: start from rest."""
+    everything: int
+    """1: all neurons are looked at, not only those that something reaches."""
+    snap: int
+    hold: int
+    most: int
+    """Steps that a train has room for."""
+
+
+DONE, MORE_SPIKES, MORE_STEPS = 0, 1, 2
+"""How a sample ended: well, or for lack of room."""
+
+
+def flat(parts: list[Array], dtype: type, spare: int = 64) -> Array:
+    """Arrays one behind the other, with room behind them for a whole vector."""
+    joined = np.concatenate([*(each.reshape(-1) for each in parts), np.zeros(spare)])
+    return joined.astype(dtype)

@@ -1,0 +1,199 @@
+"""Vector instructions as LLVM builds them: rows of weights, step functions, maxima, 32 or 64 lanes at once.
+
+Sums stay in registers while the spikes of a position pass; LLVM cuts the vectors to what the processor has.
+Arithmetic is modulo the width of the accumulator, so an intermediate overflow is harmless: the static bound
+holds for the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils as _cgutils
+from numba.core import types
+from numba.extending import intrinsic
+
+cgutils: Any = _cgutils
+I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+STEP_LANES = 32
+
+
+def instruction(function: Callable[..., Any]) -> Any:
+    """A function of numba that is written in LLVM."""
+    return intrinsic(function)
+
+
+def _data(context: Any, builder: Any, kind: Any, value: Any, offset: Any, vector: Any) -> Any:
+    """The address of a vector that starts at an element of an array."""
+    array = context.make_array(kind)(context, builder, value)
+    return builder.bitcast(builder.gep(array.data, [offset]), vector.as_pointer())
+
+
+def _load(builder: Any, pointer: Any) -> Any:
+    loaded = builder.load(pointer)
+    loaded.align = 1
+    return loaded
+
+
+def _store(builder: Any, value: Any, pointer: Any) -> None:
+    builder.store(value, pointer).align = 1
+
+
+def _splat(builder: Any, scalar: Any, vector: Any) -> Any:
+    """A vector of the same number."""
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, I32(0))
+    zeros = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
+    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
+
+
+def _resize(builder: Any, value: Any, kind: Any) -> Any:
+    """A signed integer, or a vector of them, in another width."""
+    now = value.type.element.width if isinstance(value.type, ir.VectorType) else value.type.width
+    want = kind.element.width if isinstance(kind, ir.VectorType) else kind.width
+    if now == want:
+        return value
+    return builder.sext(value, kind) if now < want else builder.trunc(value, kind)
+
+
+def _adding(lanes: int) -> Any:
+    """acc[at : at + lanes] += sum over spikes k of val[k] * weight[first + ch[k] * width ...]."""
+
+    @instruction
+    def add_rows(
+        typing: Any, acc: Any, at: Any, weight: Any, first: Any, width: Any, ch: Any, val: Any, a: Any, b: Any
+    ) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kinds = signature.args
+            sums = ir.VectorType(ir.IntType(kinds[0].dtype.bitwidth), lanes)
+            rows = ir.VectorType(ir.IntType(kinds[2].dtype.bitwidth), lanes)
+            own = _data(context, builder, kinds[0], args[0], args[1], sums)
+            total = cgutils.alloca_once_value(builder, _load(builder, own))
+            channels = context.make_array(kinds[5])(context, builder, args[5]).data
+            sizes = context.make_array(kinds[6])(context, builder, args[6]).data
+            with cgutils.for_range_slice(builder, args[7], args[8], I64(1)) as (k, _):
+                row = builder.sext(builder.load(builder.gep(channels, [k])), I64)
+                size = _resize(builder, builder.load(builder.gep(sizes, [k])), sums.element)
+                start = builder.add(args[3], builder.mul(row, args[4]))
+                found = _load(builder, _data(context, builder, kinds[2], args[2], start, rows))
+                step = builder.mul(_resize(builder, found, sums), _splat(builder, size, sums))
+                builder.store(builder.add(builder.load(total), step), total)
+            _store(builder, builder.load(total), own)
+            return context.get_dummy_value()
+
+        counts = [types.int64] * 2
+        return types.void(acc, types.int64, weight, *counts, ch, val, *counts), codegen
+
+    return add_rows
+
+
+add_rows32 = _adding(32)
+add_rows64 = _adding(64)
+
+
+def _track(context: Any, builder: Any, target: Any, own: Any, largest: Any, sent: Any) -> Any:
+    """S += clip(target - S, -m, m); which fired in the low half, which are still pending in the high half."""
+    sums = target.type
+    most = _splat(builder, _resize(builder, largest, sums.element), sums)
+    count = _load(builder, own)
+    gap = builder.sub(target, count)
+    up = builder.select(builder.icmp_signed("<", gap, most), gap, most)
+    least = builder.neg(most)
+    spike = builder.select(builder.icmp_signed(">", up, least), up, least)
+    after = builder.add(count, spike)
+    _store(builder, after, own)
+    _store(builder, _resize(builder, spike, ir.VectorType(I32, sums.count)), sent)
+    fired = _mask(builder, builder.icmp_signed("!=", spike, ir.Constant(sums, None)))
+    pending = _mask(builder, builder.icmp_signed("!=", after, target))
+    return builder.or_(fired, builder.shl(pending, I64(STEP_LANES)))
+
+
+def _mask(builder: Any, truth: Any) -> Any:
+    return builder.zext(builder.bitcast(truth, ir.IntType(STEP_LANES)), I64)
+
+
+@instruction
+def step_block(
+    typing: Any,
+    acc: Any,
+    at: Any,
+    own: Any,
+    thr: Any,
+    first: Any,
+    width: Any,
+    n: Any,
+    lo: Any,
+    m: Any,
+    sent: Any,
+) -> Any:
+    """32 neurons at acc[at], counts at acc[own]: track lo + the number of breakpoints <= sum.
+
+    Breakpoint k of a lane is thr[first + k * width + lane]. Spikes go to sent[0:32] (int32).
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        sums = ir.VectorType(ir.IntType(kinds[0].dtype.bitwidth), STEP_LANES)
+        total = _load(builder, _data(context, builder, kinds[0], args[0], args[1], sums))
+        lo = _splat(builder, _resize(builder, args[7], sums.element), sums)
+        target = cgutils.alloca_once_value(builder, lo)
+        with cgutils.for_range(builder, args[6]) as loop:
+            start = builder.add(args[4], builder.mul(loop.index, args[5]))
+            edge = _load(builder, _data(context, builder, kinds[3], args[3], start, sums))
+            over = builder.icmp_signed(">=", total, edge)
+            builder.store(builder.sub(builder.load(target), builder.sext(over, sums)), target)
+        counts = _data(context, builder, kinds[0], args[0], args[2], sums)
+        spikes = _data(context, builder, kinds[9], args[9], I64(0), ir.VectorType(I32, STEP_LANES))
+        return _track(context, builder, builder.load(target), counts, args[8], spikes)
+
+    index = [types.int64] * 2
+    return types.int64(acc, *index, thr, *index, *index, types.int64, sent), codegen
+
+
+@instruction
+def pool_block(
+    typing: Any,
+    acc: Any,
+    base: Any,
+    stride: Any,
+    own: Any,
+    table: Any,
+    first: Any,
+    taps: Any,
+    m: Any,
+    sent: Any,
+) -> Any:
+    """32 channels of a pool: track the maximum of acc[base + table[first + k] * stride ...] over taps."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        width = kinds[0].dtype.bitwidth
+        sums = ir.VectorType(ir.IntType(width), STEP_LANES)
+        least = ir.Constant(sums, [-(2 ** (width - 1))] * STEP_LANES)
+        target = cgutils.alloca_once_value(builder, least)
+        places = context.make_array(kinds[4])(context, builder, args[4]).data
+        with cgutils.for_range(builder, args[6]) as loop:
+            place = builder.load(builder.gep(places, [builder.add(args[5], loop.index)]))
+            with builder.if_then(builder.icmp_signed(">=", place, place.type(0))):
+                start = builder.add(args[1], builder.mul(builder.sext(place, I64), args[2]))
+                found = _load(builder, _data(context, builder, kinds[0], args[0], start, sums))
+                best = builder.load(target)
+                over = builder.icmp_signed(">", found, best)
+                builder.store(builder.select(over, found, best), target)
+        counts = _data(context, builder, kinds[0], args[0], args[3], sums)
+        spikes = _data(context, builder, kinds[8], args[8], I64(0), ir.VectorType(I32, STEP_LANES))
+        return _track(context, builder, builder.load(target), counts, args[7], spikes)
+
+    index = [types.int64] * 3
+    return types.int64(acc, *index, table, *index, sent), codegen
+
+
+@instruction
+def lowest(typing: Any, bits: Any) -> Any:
+    """The number of the lowest bit that is set; there is one."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], I1(1))
+
+    return types.int64(types.int64), codegen

@@ -1,0 +1,189 @@
+"""The event engine: equal to the others in every field, whatever the threads, batches and room."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import spikemorph as sm
+from graphs import network, random_counts, random_integer_graph
+from recurrent_graphs import assert_same_run, random_recurrent_graph
+from spikemorph.convert.network import Encoding, Graded, Spike, Spikes, SpikingNetwork, Ternary
+from spikemorph.errors import RunError
+from spikemorph.ir.encoding import Analog
+from spikemorph.ir.graph import Graph
+from spikemorph.run.dense import Dense
+from spikemorph.run.event import Event, elements
+from spikemorph.run.event.lower import lower
+from spikemorph.run.event.play import play_batch
+from spikemorph.run.event.program import Kind, Program
+from spikemorph.run.handover import Delta, Fresh, Handover, Replay
+from spikemorph.run.record import Everything, SpikeCounts
+from spikemorph.run.result import Run
+
+KINDS: list[tuple[Spike, Encoding]] = [
+    (spike, encoding) for spike in (Ternary(), Graded(3)) for encoding in (Analog(), Spikes())
+]
+WAYS: tuple[Handover, ...] = (Fresh(), Delta())
+
+
+def drawn(seed: int, *, loops: bool, batch: int = 5) -> tuple[SpikingNetwork, tuple[Tensor, ...]]:
+    rng = np.random.default_rng(seed)
+    graph = random_recurrent_graph(rng) if loops else random_integer_graph(rng)
+    return network(graph), random_counts(rng, graph, batch)
+
+
+def assert_same_totals(a: Run, b: Run) -> None:
+    """Every field that a run without records of single steps has."""
+    assert (a.steps, a.spikes, a.events, a.elements) == (b.steps, b.spikes, b.events, b.elements)
+    assert torch.equal(a.element_steps, b.element_steps)
+    assert torch.equal(a.element_settled, b.element_settled)
+    for part in ("raw", "layer_spikes", "layer_events", "counts"):
+        left, right = getattr(a, part), getattr(b, part)
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[name], right[name]) for name in left), part
+    for one, two in zip(a.work, b.work, strict=True):
+        assert one.arrivals.keys() == two.arrivals.keys()
+        assert all(torch.equal(one.arrivals[name], two.arrivals[name]) for name in one.arrivals)
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 10**6),
+    kind=st.sampled_from(KINDS),
+    steps=st.sampled_from([None, 1, 3]),
+    loops=st.booleans(),
+    handover=st.sampled_from(WAYS),
+)
+def test_any_graph_runs_as_in_the_dense_engine(
+    seed: int, kind: tuple[Spike, Encoding], steps: int | None, loops: bool, handover: Handover
+) -> None:
+    net, counts = drawn(seed, loops=loops, batch=3)
+    net = replace(net, spike=kind[0], encoding=kind[1])
+    dense, event = (
+        engine.run(net, counts, steps=steps, record=(Everything(),), handover=handover)
+        for engine in (Dense(), Event())
+    )
+    assert_same_run(event, dense)
+
+
+@settings(max_examples=20)
+@given(
+    seed=st.integers(0, 10**6),
+    loops=st.booleans(),
+    handover=st.sampled_from(WAYS),
+    steps=st.sampled_from([None, 2]),
+)
+def test_threads_and_batches_change_no_number(
+    seed: int, loops: bool, handover: Handover, steps: int | None
+) -> None:
+    net, counts = drawn(seed, loops=loops)
+    runs = [
+        engine.run(net, counts, steps=steps, record=(SpikeCounts(),), handover=handover)
+        for engine in (Dense(), Event(threads=1), Event(threads=3), Event(threads=2, batch=2))
+    ]
+    for run in runs[1:]:
+        assert_same_totals(run, runs[0])
+
+
+@pytest.mark.parametrize("handover", WAYS)
+def test_room_grows_on_demand(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elements, "SPIKES", 1)
+    monkeypatch.setattr(elements, "STEPS", 1)
+    for seed in range(12):
+        net, counts = drawn(seed, loops=seed % 2 == 0)
+        net = replace(net, encoding=Spikes())
+        dense, event = (
+            engine.run(net, counts, steps=None, record=(SpikeCounts(),), handover=handover)
+            for engine in (Dense(), Event(threads=1))
+        )
+        assert_same_totals(event, dense)
+
+
+# ---------------------------------------------------------------- torch modules
+def program(model: nn.Module, x: Tensor, levels: sm.Levels) -> tuple[Graph, Program]:
+    torch.manual_seed(0)
+    graph = sm.quantise(sm.capture(model.eval(), x[:2]), x, levels)
+    return graph, lower(graph, {node.name: 1 for node in graph.neurons})
+
+
+class Blocks(nn.Module):
+    """What residual, grouped, dense and upsampling networks are made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 40, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        self.deep = nn.Sequential(
+            nn.Conv2d(40, 40, 3, 1, 1, groups=40), nn.ReLU6(), nn.Conv2d(40, 40, 1, groups=4)
+        )
+        self.side = nn.Sequential(nn.Conv2d(40, 8, 3, 1, 2, dilation=2), nn.ReLU())
+        self.up = nn.ConvTranspose2d(48, 6, 3, 2, 1)
+        self.head = nn.Linear(6, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        y = torch.relu(self.deep(y) + y)
+        y = torch.cat([y, self.side(y)], 1)
+        y = torch.relu(self.up(y) + 0.1)
+        y = nn.functional.interpolate(y, scale_factor=2.0, mode="bilinear")
+        out: Tensor = self.head(torch.relu(y).mean((2, 3)))
+        return out
+
+
+@pytest.mark.parametrize("activation", [3, 15, 100])
+def test_blocks_of_common_networks(activation: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(6, 3, 20, 20)
+    graph, _ = program(Blocks(), x, sm.Levels(activation=activation))
+    net = sm.convert(graph)
+    runs = [sm.simulate(net, x, engine=engine, record=Everything()) for engine in (Dense(), Event(threads=1))]
+    assert_same_run(runs[1], runs[0])
+    assert sm.verify(net, graph, x, engine=Event(threads=2)).lossless
+
+
+def test_narrow_sums_are_narrow_and_blocks_are_vectorised() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(8, 3, 12, 12)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 16, 3), nn.ReLU()
+    )
+    _, made = program(model, x, sm.Levels(activation=3, weight_bits=4))
+    kinds = [stage.kind for stage in made.stages]
+    assert kinds == [Kind.ANALOG, Kind.NEURON, Kind.POOL, Kind.NEURON, Kind.READOUT]
+    assert not made.stages[3].wide
+    assert made.stages[3].bound < 2**15
+    wide = program(model, x, sm.Levels(activation=15, weight_bits=8))[1]
+    assert wide.stages[3].wide
+
+
+def test_a_changed_graph_compiles_nothing() -> None:
+    sm.simulate(*_small(4), engine=Event(threads=1))
+    before = len(play_batch.signatures)  # type: ignore[attr-defined]
+    sm.simulate(*_small(9), engine=Event(threads=1))
+    assert before == 1
+    assert len(play_batch.signatures) == before  # type: ignore[attr-defined]
+
+
+def _small(width: int) -> tuple[SpikingNetwork, Tensor]:
+    x = torch.rand(4, width)
+    graph = sm.quantise(sm.capture(nn.Sequential(nn.Linear(width, 3), nn.ReLU()).eval(), x), x, sm.Levels())
+    return sm.convert(graph), x
+
+
+@pytest.mark.parametrize("arguments", [{"threads": 0}, {"batch": 0}, {"threads": 1.5}, {"batch": True}])
+def test_unfit_arguments_are_refused(arguments: dict[str, int]) -> None:
+    with pytest.raises(RunError, match=r"Event\((threads|batch)\)") as caught:
+        Event(**arguments)
+    assert caught.value.do
+
+
+def test_raw_trains_are_not_replayed() -> None:
+    net, counts = drawn(1, loops=True)
+    with pytest.raises(RunError, match="Replay"):
+        Event().run(net, counts, steps=4, record=(), handover=Replay())
