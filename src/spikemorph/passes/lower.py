@@ -32,13 +32,21 @@ def lower_batch_norms(graph: Graph) -> Graph:
 
 
 def lower_averages(graph: Graph) -> Graph:
-    """AvgPool, AdaptiveAvgPool, Mean and Upsample -> AxisMap along each axis (+ Reshape for Mean)."""
+    """AvgPool, AdaptiveAvgPool, Mean and Upsample -> AxisMap along each axis (+ Reshape for Mean).
+
+    Matrices of captured AxisMaps, index maps of zeros and ones, become integers and a denominator.
+    """
     tensors, nodes = dict(graph.tensors), []
     for node in graph.nodes:
-        if isinstance(node.op, ops.AvgPool | ops.AdaptiveAvgPool | ops.Mean | ops.Upsample):
-            nodes += _axis_maps(graph, node, node.op, tensors)
-        else:
-            nodes.append(node)
+        match node.op:
+            case ops.AvgPool() | ops.AdaptiveAvgPool() | ops.Mean() | ops.Upsample():
+                nodes += _axis_maps(graph, node, node.op, tensors)
+            case ops.AxisMap(axis, matrix):
+                name = f"{node.name}.matrix"
+                tensors[name], denominator = rational(graph.tensors[matrix].double())
+                nodes.append(replace(node, op=ops.AxisMap(axis, name, denominator * node.op.denominator)))
+            case _:
+                nodes.append(node)
     return graph.with_nodes(nodes, tensors=tensors)
 
 
