@@ -15,15 +15,21 @@ Batches = Samples | Iterable[object]
 """A tensor of samples, a tuple of tensors (several inputs), or a loader of batches, labels ignored."""
 
 
-def batches(graph: Graph, data: Batches, *, size: int, where: str) -> Iterator[tuple[Tensor, ...]]:
+def batches(
+    graph: Graph, data: Batches, *, size: int, where: str, lengths: Tensor | None = None
+) -> Iterator[tuple[Tensor, ...]]:
     """The data as tuples of float32 inputs, at most `size` samples each.
+
+    Args:
+        lengths: [samples], elements of each sample; whatever stands behind them becomes zero.
 
     Raises:
         DataError: nothing in it, or something that does not fit the network; `where` is named.
     """
     seen = 0
     for batch in _loader(graph, data, where):
-        given = as_inputs(graph, _without_labels(graph, batch, where))
+        samples = _without_labels(graph, batch, where)
+        given = as_inputs(graph, samples, None if lengths is None else _part(lengths, seen, samples))
         # Checked again: a finite float64 may be infinite in float32.
         inputs = as_inputs(graph, tuple(each.to(torch.float32) for each in given))
         for start in range(0, inputs[0].shape[0], size):
@@ -36,6 +42,11 @@ def batches(graph: Graph, data: Batches, *, size: int, where: str) -> Iterator[t
             known="a tensor [batch, ...], a tuple of them, or a loader that yields batches",
             do="pass a few hundred samples; labels are not needed",
         )
+
+
+def _part(lengths: Tensor, start: int, samples: Samples) -> Tensor:
+    first = samples if isinstance(samples, Tensor) else samples[0]
+    return lengths[start : start + len(first)] if first.dim() else lengths
 
 
 def _loader(graph: Graph, data: Batches, where: str) -> Iterable[object]:

@@ -6,17 +6,21 @@ import torch
 from torch import Tensor
 
 from spikemorph.errors import DataError
+from spikemorph.evaluate.ends import without_rest
 from spikemorph.ir.graph import Graph, Node
 from spikemorph.ir.ops import Input
 
 Samples = Tensor | tuple[Tensor, ...]
 
 
-def as_inputs(graph: Graph, x: Samples) -> tuple[Tensor, ...]:
+def as_inputs(graph: Graph, x: Samples, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
     """The inputs as a tuple, one tensor [batch, *shape] for each input of the graph.
 
+    Args:
+        lengths: [batch], elements of each sample; whatever stands behind them becomes zero.
+
     Raises:
-        DataError: wrong number, type, shape, an empty batch, NaN or infinite values.
+        DataError: wrong number, type, shape, an empty batch, NaN or infinite values, unfit lengths.
     """
     if not isinstance(x, Tensor | tuple | list):
         raise DataError(
@@ -42,6 +46,9 @@ def as_inputs(graph: Graph, x: Samples) -> tuple[Tensor, ...]:
             known="all inputs share one batch axis in front",
             do="pass as many samples in every argument",
         )
+    inputs = inputs if lengths is None else without_rest(graph, inputs, lengths)
+    for node, tensor in zip(graph.inputs, inputs, strict=True):
+        _check_finite(node, tensor)
     return inputs
 
 
@@ -65,21 +72,28 @@ def _check(node: Node, tensor: Tensor) -> None:
             known="floating-point numbers, on the scale the network was trained on",
             do="convert images with x.float() / 255, other data with x.float()",
         )
+
+
+def _check_finite(node: Node, tensor: Tensor) -> None:
     if not bool(torch.isfinite(tensor).all()):
         bad = int((~torch.isfinite(tensor)).reshape(len(tensor), -1).any(1).nonzero()[0])
         raise DataError(
-            where=where,
+            where=f"input '{node.name}'",
             got=f"NaN or infinite values, first in sample {bad}",
             known="finite numbers",
             do="clean the data before quantising or running",
         )
 
 
-def input_counts(graph: Graph, x: Samples) -> tuple[Tensor, ...]:
-    """Counts int64 [batch, *shape] of each input of an integer graph: clip(round(x / unit), lo, hi)."""
+def input_counts(graph: Graph, x: Samples, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Counts int64 [batch, *shape] of each input of an integer graph: clip(round(x / unit), lo, hi).
+
+    Args:
+        lengths: [batch], elements of each sample, of which alone anything is demanded.
+    """
     return tuple(
         _unclipped(graph, node, tensor).clamp(*_range(node))
-        for node, tensor in zip(graph.inputs, as_inputs(graph, x), strict=True)
+        for node, tensor in zip(graph.inputs, as_inputs(graph, x, lengths), strict=True)
     )
 
 

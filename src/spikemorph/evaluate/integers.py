@@ -12,8 +12,9 @@ from spikemorph.errors import DataError, GraphError, expect
 from spikemorph.evaluate import pooling
 from spikemorph.evaluate.decode import decode
 from spikemorph.evaluate.encode import Samples, as_inputs, input_counts
+from spikemorph.evaluate.ends import as_lengths, inside
 from spikemorph.evaluate.floats import evaluate_float
-from spikemorph.evaluate.lengths import ended, inside, valid_lengths
+from spikemorph.evaluate.lengths import ended, valid_lengths
 from spikemorph.evaluate.linear import LINEAR, LINEAR_OPS, align_ranks
 from spikemorph.evaluate.recurrent import neuron_at, recur, without_bias
 from spikemorph.evaluate.steps import step_function
@@ -137,12 +138,12 @@ def evaluate_integers(graph: Graph, x: Samples, *, lengths: Tensor | None = None
             known="an integer graph",
             do="quantise it first, or use evaluate",
         )
-    counts = input_counts(graph, x)
+    counts = input_counts(graph, x, lengths)
     parts: list[dict[str, Tensor]] = []
     size = graph.samples_at_once(CHUNK)
     for start in range(0, counts[0].shape[0], size):
         part = tuple(each[start : start + size] for each in counts)
-        ends = None if lengths is None else torch.as_tensor(lengths)[start : start + size]
+        ends = None if lengths is None else as_lengths(lengths)[start : start + size]
         values = evaluate_counts(graph, part, ends)
         parts.append({node.name: values[node.name].to(torch.int64) for node in graph.readouts})
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -82,5 +82,5 @@ def simulate(
     for each in wanted:
         expect("simulate(record)", each, get_args(Record), "use SpikeCounts(), a tuple of records, or ()")
     expect("simulate(handover)", handover, get_args(Handover), "use Fresh() or Delta()")
-    counts = input_counts(network.graph, x)
+    counts = input_counts(network.graph, x, lengths)
     return engine.run(network, counts, steps=steps, record=wanted, handover=handover, lengths=lengths)
