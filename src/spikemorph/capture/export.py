@@ -19,7 +19,7 @@ from torch.export import Dim, ExportedProgram, export
 from spikemorph.capture import program as reading
 from spikemorph.capture.batch import Batch
 from spikemorph.capture.failed import export_failed
-from spikemorph.capture.inputs import checked_inputs, drawn_inputs, input_values
+from spikemorph.capture.inputs import checked_inputs, drawn_inputs, input_values, repeated
 from spikemorph.capture.loops import check_loops
 from spikemorph.capture.refusals import layer_refused
 from spikemorph.capture.values import Ints
@@ -28,6 +28,9 @@ from spikemorph.ir.structure import Structure
 
 LARGEST_BATCH = 2**20
 """Without a bound, torch guards against a batch of 2**63 - 1 and then calls its own guard a violation."""
+
+UNUSUAL_BATCH = 13
+"""Samples that torch takes for no constant, as it may take two where a recurrent layer copies its input."""
 
 
 @final
@@ -62,6 +65,25 @@ class Exported:
         return tuple(each.cpu().movedim(axis, 0) for each, axis in zip(self.inputs, self.axes, strict=True))
 
 
+@final
+@dataclass(frozen=True)
+class _Traced:
+    """A program before and after decomposition, and the batch that it had before.
+
+    Args:
+        pinned: decomposition made the batch a constant.
+    """
+
+    raw: ExportedProgram
+    program: ExportedProgram
+    batch: Batch
+    axes: Ints
+
+    @property
+    def pinned(self) -> bool:
+        return None in map(self.batch.form, input_values(self.program).values())
+
+
 def exported(model: object, example_inputs: object, batch_axis: int | Ints = 0) -> Exported:
     """Export a module, or take an exported program as it is.
 
@@ -72,11 +94,15 @@ def exported(model: object, example_inputs: object, batch_axis: int | Ints = 0) 
     """
     match model:
         case ExportedProgram():
-            return _read(model, drawn_inputs(model) if example_inputs is None else example_inputs, None)
+            inputs = drawn_inputs(model) if example_inputs is None else example_inputs
+            return _read(_traced(model), inputs, None)
         case nn.Module():
             _check_eval(model)
-            inputs, axes = checked_inputs(example_inputs, batch_axis)
-            return _read(_export(model, inputs, axes), inputs, model)
+            samples, axes = checked_inputs(example_inputs, batch_axis)
+            traced = _traced(_export(model, samples, axes))
+            if traced.pinned:
+                traced = _traced(_export(model, repeated(samples, axes, UNUSUAL_BATCH), axes))
+            return _read(traced, samples, model)
         case _:
             raise CaptureError(
                 where="model",
@@ -86,31 +112,37 @@ def exported(model: object, example_inputs: object, batch_axis: int | Ints = 0) 
             )
 
 
-def _read(raw: ExportedProgram, example_inputs: object, model: nn.Module | None) -> Exported:
+def _traced(raw: ExportedProgram) -> _Traced:
     batch, axes = reading.batch_of(raw)
+    check_loops(raw)
+    with _quiet():
+        return _Traced(raw, raw.run_decompositions({}), batch, axes)
+
+
+def _read(traced: _Traced, example_inputs: object, model: nn.Module | None) -> Exported:
+    program, axes = traced.program, traced.axes
+    if traced.pinned:
+        raise reading.batch_pinned(program)
     count = len(example_inputs) if isinstance(example_inputs, tuple) else 1
     if count != len(axes):
         raise CaptureError(
             where="example_inputs",
             got=f"{count} tensors",
-            known=f"{len(axes)} inputs: {', '.join(input_values(raw))}",
+            known=f"{len(axes)} inputs: {', '.join(input_values(program))}",
             do="pass one tensor for every input",
         )
     inputs, _ = checked_inputs(example_inputs, axes)
-    check_loops(raw)
-    with _quiet():
-        program = raw.run_decompositions({})
     constants = reading.constants_of(program)
     reading.check_finite(program, constants)
     outputs = reading.outputs_of(program)
     structure = reading.structure_of(program)
     return Exported(
         program=program,
-        raw=raw,
+        raw=traced.raw,
         inputs=inputs,
         axes=axes,
         expected=_module_outputs(model, inputs) if model else interpreted(program, constants, inputs),
-        batch=batch,
+        batch=traced.batch,
         constants=constants,
         state_names=reading.state_names_of(program, constants),
         outputs=outputs,

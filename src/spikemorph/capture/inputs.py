@@ -18,7 +18,7 @@ _KNOWN = "a floating-point tensor [batch, ...], or a tuple of them"
 
 
 def checked_inputs(example_inputs: object, batch_axis: int | Ints) -> tuple[tuple[Tensor, ...], Ints]:
-    """Example inputs as a tuple of batches of at least two samples, and the batch axis of each.
+    """Example inputs as a tuple of contiguous batches of at least two samples, and the batch axis of each.
 
     A single sample is repeated, because export takes a batch of one for a constant.
 
@@ -41,9 +41,15 @@ def checked_inputs(example_inputs: object, batch_axis: int | Ints) -> tuple[tupl
             "give all inputs the same number of samples; where the batch is not on axis 0, say so: "
             "batch_axis=(0, 1) for a sequence and an initial state [layers, batch, units]",
         )
-    if sizes[0] == 1:
-        tensors = tuple(torch.cat((each, each), axis) for each, axis in zip(tensors, axes, strict=True))
-    return tensors, axes
+    return repeated(tensors, axes, max(sizes[0], 2)), axes
+
+
+def repeated(tensors: tuple[Tensor, ...], axes: Ints, samples: int) -> tuple[Tensor, ...]:
+    """The same batches with as many samples, over and over again."""
+    index = torch.arange(samples) % tensors[0].shape[axes[0]]
+    return tuple(
+        each.index_select(axis, index.to(each.device)) for each, axis in zip(tensors, axes, strict=True)
+    )
 
 
 def _batch_axes(batch_axis: int | Ints, count: int) -> Ints:
@@ -76,12 +82,27 @@ def _checked(where: str, value: object, axis: int) -> Tensor:
             f"a tensor of {value.dtype}",
             "convert images with x.float() / 255; put embeddings in front of the captured model",
         )
-    if value.dim() <= axis or value.numel() == 0:
+    if value.dim() <= axis:
         got = f"a tensor of shape {list(value.shape)}" + (f" with the batch on axis {axis}" if axis else "")
         raise _wrong(where, got, "pass at least one sample, [batch, ...]")
+    if value.numel() == 0:
+        raise _empty(where, value, axis)
     if not bool(torch.isfinite(value).all()):
         raise _wrong(where, "NaN or infinity", "pass ordinary data, for example one batch of the test set")
     return value.detach()
+
+
+def _empty(where: str, value: Tensor, axis: int) -> DataError:
+    """Names the axis that is empty: the batch first."""
+    empty = axis if value.shape[axis] == 0 else list(value.shape).index(0)
+    what = "the batch" if empty == axis else "of every sample"
+    return _wrong(
+        where,
+        f"a tensor of shape {list(value.shape)}: axis {empty}, {what}, has size 0",
+        "pass at least one sample, [batch, ...]"
+        if empty == axis
+        else f"pass samples with at least one number along axis {empty}, such as one element of a sequence",
+    )
 
 
 def drawn_inputs(program: ExportedProgram) -> tuple[Tensor, ...]:

@@ -22,7 +22,7 @@ _STATE = (InputKind.PARAMETER, InputKind.BUFFER)
 
 HOW_TO_EXPORT = (
     'batch = torch.export.Dim("batch", min=1, max=2**20); '
-    "torch.export.export(model.eval(), (x,), dynamic_shapes=({0: batch},)) with two or more samples in x"
+    "torch.export.export(model.eval(), (x,), dynamic_shapes=({0: batch},)) with three or more samples in x"
 )
 
 
@@ -49,6 +49,17 @@ def batch_of(program: ExportedProgram) -> tuple[Batch, Ints]:
     if not symbols:
         raise _input_refused("the program", "no input at all", "pass what forward takes")
     return Batch(frozenset(symbols)), tuple(axes)
+
+
+def batch_pinned(program: ExportedProgram) -> CaptureError:
+    """The refusal of a program whose batch torch made a constant on the way to aten operations."""
+    sizes = {name: list(value.shape) for name, value in input_values(program).items()}
+    return CaptureError(
+        where="torch.export",
+        got=f"a batch that torch took for a constant: {sizes}",
+        known="programs whose batch is dynamic; torch may fix it where the example has two samples only",
+        do=HOW_TO_EXPORT,
+    )
 
 
 def _input_refused(name: str, got: str, do: str) -> CaptureError:
