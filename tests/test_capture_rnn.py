@@ -1,4 +1,4 @@
-"""Recurrent layers, cells and loops: captured as torch computes them, or refused with advice."""
+"""Recurrent layers: captured as torch computes them, or refused with advice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import spikemorph as sm
 from sequences import Fn, captured, kinds, nodes_of, noise
-from spikemorph.capture import loops
 from spikemorph.capture.refusals import PACKED
 from spikemorph.errors import CaptureError, DataError, Offence, UnsupportedOps
 from spikemorph.ir import functions as fn
@@ -233,114 +232,11 @@ def test_what_stands_around_a_recurrent_layer(name: str) -> None:
     assert nodes_of(graph, ops.Recurrence)
 
 
-# ---------------------------------------------------------------- cells and loops
-def cells(self: Any, x: Tensor, *state: Tensor) -> Tensor:
-    h = state[0] if state else None
-    outs = []
-    for each in x.unbind(1):
-        h = self.cell(each, h)
-        outs.append(h)
-    return torch.stack(outs, 1)
-
-
-@pytest.mark.parametrize("nonlinearity", ["relu", "tanh"])
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("given_state", [True, False])
-def test_cells_in_a_loop_are_sums(nonlinearity: str, bias: bool, given_state: bool) -> None:
-    torch.manual_seed(1)
-    cell = nn.RNNCell(3, 5, bias=bias, nonlinearity=nonlinearity)
-    graph = captured(Fn(cells, cell=cell), (3, 3), *[(5,)] * given_state)
-    linear = [node.name for node in nodes_of(graph, ops.Linear)]
-    first = ["cell.ih", "cell.hh"] if given_state else ["cell.ih"]
-    assert linear[: len(first)] == first
-    assert len(linear) == 6 if given_state else 5
-    assert len(nodes_of(graph, ops.Affine)) == (bias and not given_state)
-    assert [node.name for node in nodes_of(graph, ops.Elementwise)] == ["cell", "cell_2", "cell_3"]
-
-
-def test_a_cell_may_start_from_a_parameter() -> None:
-    torch.manual_seed(1)
-    model = Fn(
-        lambda s, x: s.cell(x, s.h.expand(x.shape[0], -1)), cell=nn.RNNCell(3, 5), h=nn.Parameter(noise(1, 5))
-    )
-    assert kinds(captured(model, (3,))) == ["Linear", "Affine", "HostFunction"]
-
-
-class ByHand(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(1)
-        self.incoming, self.own, self.out = nn.Linear(3, 5), nn.Linear(5, 5), nn.Linear(5, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = x.new_zeros(x.shape[0], 5)
-        for n in range(x.shape[1]):
-            h = torch.relu(self.incoming(x[:, n]) + self.own(h))
-        out: Tensor = self.out(h)
-        return out
-
-
-def test_cells_written_by_hand_are_ordinary_nodes() -> None:
-    graph = captured(ByHand(), (3, 3))
-    counts = [kinds(graph).count(kind) for kind in ("Linear", "Add", "Affine", "Elementwise", "Recurrence")]
-    assert counts == [3 + 2 + 1, 2, 1, 3, 0]
-
-
-def joined(self: Any, x: Tensor) -> Tensor:
-    h = torch.zeros(x.shape[1], 5)
-    for each in x:
-        h = torch.tanh(torch.cat((each, h), 1) @ self.weight + self.bias)
-    return h[:, :2] * 2
-
-
-def test_cells_on_the_joined_input_and_state_with_time_first() -> None:
-    model = Fn(joined, weight=nn.Parameter(noise(8, 5)), bias=nn.Parameter(noise(5)))
-    assert nodes_of(captured(model, (3, 3), batch_axis=1), ops.Linear)
-
-
 # ---------------------------------------------------------------- refusals
 def offences(model: nn.Module, *inputs: Tensor, batch_axis: Any = 0) -> tuple[Offence, ...]:
     with pytest.raises(UnsupportedOps) as caught:
         sm.capture(model.eval(), inputs, batch_axis=batch_axis)
     return caught.value.offences
-
-
-def test_long_loops_are_refused_and_named() -> None:
-    found = offences(ByHand(), torch.ones(2, 130, 3))
-    line = ByHand.forward.__code__.co_firstlineno + 3
-    assert str(found[1]) == (
-        f"own (test_capture_rnn.py:{line}): "
-        "aten.linear.default 130 times with the weight 'own.weight': a loop, written out\n"
-        "  known: loops of at most 128 elements, whose elements have neurons of their own\n"
-        "  do:    use torch.nn.RNN(nonlinearity='relu') or 'tanh': its elements run one after another on the "
-        "same neurons"
-    )
-    assert [each.where.split()[0] for each in found] == ["incoming", "own"]
-
-
-def test_long_loops_of_cells_and_of_matrices_are_refused() -> None:
-    (found,) = offences(Fn(cells, cell=nn.RNNCell(3, 5)), torch.ones(2, 129, 3))
-    assert found.got.startswith("aten.rnn_tanh_cell.default 129 times with the weight 'cell.weight_hh'")
-    model = Fn(joined, weight=nn.Parameter(noise(8, 5)), bias=nn.Parameter(noise(5)))
-    (found,) = offences(model, torch.ones(129, 2, 3), batch_axis=1)
-    assert "129 times with the weight 'weight'" in found.got
-
-
-def test_long_loops_are_one_row_of_inspect() -> None:
-    seen = sm.inspect(ByHand().eval(), torch.ones(2, 129, 3))
-    assert [(row.fate, row.place.split()[0]) for row in seen.rows] == [
-        ("refused", "incoming"),
-        ("refused", "own"),
-    ]
-
-
-def test_shared_layers_are_no_loops(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convolutions share weights over places, and 128 uses are not too many."""
-    monkeypatch.setattr(loops, "LONGEST", 3)
-    captured(Fn(lambda s, x: s.c(s.c(s.c(s.c(x)))), c=nn.Conv1d(3, 3, 1)), (3, 4))
-    captured(Fn(lambda s, x: s.c(s.c(s.c(x))), c=nn.Linear(3, 3)), (4, 3))
-    with pytest.raises(UnsupportedOps):
-        captured(Fn(lambda s, x: s.c(s.c(s.c(s.c(x)))), c=nn.Linear(3, 3)), (4, 3))
 
 
 GATED = [
