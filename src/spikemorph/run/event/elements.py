@@ -220,7 +220,7 @@ class Worker:
 
 def _larger(ready: Ready, space: Space, how: How, ended: int) -> tuple[Space, How]:
     """Twice the room for spikes or for steps; what was counted so far goes along."""
-    spikes, steps = len(space.channel), how.most
+    spikes, steps = len(space.place), how.most
     if ended == MORE_SPIKES:
         spikes *= 2
     else:

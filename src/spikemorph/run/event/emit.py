@@ -12,7 +12,7 @@ SUMS, SUM_SIZE, COUNTS = int(S.SUMS), int(S.SUM_SIZE), int(S.COUNTS)
 SUM_POSITIONS, SUM_PADDED, LARGEST, LO = int(S.SUM_POSITIONS), int(S.SUM_PADDED), int(S.LARGEST), int(S.LO)
 BREAKS, BREAK_COUNT, VALUES, GROUP = int(S.BREAKS), int(S.BREAK_COUNT), int(S.VALUES), int(S.GROUP)
 WINDOWS, TAPS, BACK, BACK_ITEMS = int(S.WINDOWS), int(S.TAPS), int(S.BACK), int(S.BACK_ITEMS)
-HITS, TARGET, HOLD, KIND = int(S.HITS), int(S.TARGET), int(S.HOLD), int(S.KIND)
+TARGET, HOLD, KIND = int(S.TARGET), int(S.HOLD), int(S.KIND)
 TOP, SIZE, EVENTS, PENDING = int(T.TOP), int(T.SIZE), int(T.EVENTS), int(T.PENDING)
 NEURON, STEPS, POOL, WINDOWED = int(Kind.NEURON), int(Kind.STEPS), int(Kind.POOL), int(Kind.WINDOWS)
 LANES = 32
@@ -20,22 +20,20 @@ FIRED = (1 << LANES) - 1
 
 
 @compiled
-def put(space: Space, hits: int, place: int, channel: int, size: int) -> None:
+def put(space: Space, place: int, size: int) -> None:
     """One spike."""
     top = space.totals[TOP]
-    space.channel[top] = channel
+    space.place[top] = place
     space.value[top] = size
     space.totals[TOP] = top + 1
     space.totals[SIZE] += abs(size)
     space.totals[EVENTS] += 1
-    if hits >= 0:
-        space.hits[hits + place] += 1
 
 
 @compiled
 def full(space: Space, most: int) -> bool:
     """Whether another row may not find room."""
-    return bool(space.totals[TOP] + most > len(space.channel))
+    return bool(space.totals[TOP] + most > len(space.place))
 
 
 @compiled
@@ -57,38 +55,45 @@ def emit_blocks(
     changed = space.mark if pool else space.touched
     if pool:
         reach_windows(stage, table, space)
-    padded, hits = stage[PADDED], stage[HITS]
-    any_pending = 0
-    for p in range(stage[POSITIONS]):
-        space.train[train + p] = space.totals[TOP]
-        if not (everything or changed[p] or space.pending[p]):
+    padded, positions, largest, sent = stage[PADDED], stage[POSITIONS], stage[LARGEST], space.sent
+    sums, counts, taps, windows = stage[SUMS], stage[COUNTS], stage[TAPS], stage[WINDOWS]
+    breaks, n, lo = stage[BREAKS], stage[BREAK_COUNT], stage[LO]
+    place, value, waiting, starts = space.place, space.value, space.pending, space.train
+    first_spike = top = space.totals[TOP]
+    room, size, any_pending = len(place) - padded, 0, 0
+    for p in range(positions):
+        starts[train + p] = top
+        if not (everything or changed[p] or waiting[p]):
             continue
-        if full(space, padded):
+        if top > room:
             return False
         changed[p] = 0
         pending = 0
         for lane in range(0, padded, LANES):
-            count = stage[COUNTS] + p * padded + lane
+            own = p * padded + lane
             if pool:
-                first = stage[WINDOWS] + p * stage[TAPS]
-                base = stage[SUMS] + lane
                 bits = pool_block(
-                    acc, base, padded, count, table, first, stage[TAPS], stage[LARGEST], space.sent
+                    acc, sums + lane, padded, counts + own, table, windows + p * taps, taps, largest, sent
                 )
             else:
-                own, first, n = stage[SUMS] + p * padded + lane, stage[BREAKS] + lane, stage[BREAK_COUNT]
                 bits = step_block(
-                    acc, own, count, lanes, first, padded, n, stage[LO], stage[LARGEST], space.sent
+                    acc, sums + own, counts + own, lanes, breaks + lane, padded, n, lo, largest, sent
                 )
             pending |= bits >> LANES
             fired = bits & FIRED
             while fired != 0:
                 c = lowest(fired)
                 fired &= fired - 1
-                put(space, hits, p * padded + lane + c, lane + c, space.sent[c])
-        space.pending[p] = pending != 0
+                place[top] = own + c
+                value[top] = sent[c]
+                size += abs(sent[c])
+                top += 1
+        waiting[p] = pending != 0
         any_pending |= pending
-    space.train[train + stage[POSITIONS]] = space.totals[TOP]
+    starts[train + positions] = top
+    space.totals[TOP] = top
+    space.totals[SIZE] += size
+    space.totals[EVENTS] += top - first_spike
     space.totals[PENDING] = any_pending != 0
     return True
 
@@ -171,7 +176,7 @@ def emit_singly(
             target = tracked(acc, stage, table, lanes, place)
             if hold and held[0][stage[HOLD] + place] == 0:
                 target = held[1][stage[HOLD] + place]
-            pending |= toward(acc, stage, space, place, c, target)
+            pending |= toward(acc, stage, space, place, target)
         space.pending[p] = pending
         any_pending |= pending
     space.train[train + stage[POSITIONS]] = space.totals[TOP]
@@ -180,13 +185,13 @@ def emit_singly(
 
 
 @compiled
-def toward(acc: Array, stage: Array, space: Space, place: int, channel: int, target: int) -> bool:
+def toward(acc: Array, stage: Array, space: Space, place: int, target: int) -> bool:
     """One spike towards the target; whether the count has still to go on."""
     most, at = stage[LARGEST], stage[COUNTS] + place
     size = min(max(target - acc[at], -most), most)
     if size != 0:
         acc[at] += size
-        put(space, stage[HITS], place, channel, size)
+        put(space, place, size)
     return bool(acc[at] != target)
 
 
@@ -202,12 +207,12 @@ def send_input(acc: Array, stage: Array, targets: Array, space: Space, train: in
             place = p * padded + c
             target = targets[stage[TARGET] + place]
             if coded:
-                pending |= toward(acc, stage, space, place, c, target)
+                pending |= toward(acc, stage, space, place, target)
                 continue
             change = target - acc[stage[COUNTS] + place]
             if change != 0:
                 acc[stage[COUNTS] + place] = target
-                put(space, stage[HITS], place, c, change)
+                put(space, place, change)
     space.train[train + stage[POSITIONS]] = space.totals[TOP]
     space.totals[PENDING] = pending
     return True
@@ -235,7 +240,7 @@ def send_on(acc: Array, stage: Array, space: Space, train: int, product: bool) -
                 change = acc[at]
                 acc[at] = 0
             if change != 0:
-                put(space, stage[HITS], place, c, change)
+                put(space, place, change)
     space.train[train + stage[POSITIONS]] = space.totals[TOP]
     space.totals[PENDING] = False
     return True

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Node
-from spikemorph.run.event.layout import Ints
+from spikemorph.run.event.layout import Ints, Layout
 from spikemorph.run.event.program import Edge, EdgeKind
 from spikemorph.run.event.views import Shape, Term
 
@@ -20,9 +20,18 @@ Triple = tuple[Ints, Ints, Ints]
 """Source places, target places, weights."""
 
 
-def linked(source: int, size: int, links: Triple) -> Edge:
-    """Links sorted by their source place; `size` places in all."""
+def linked(source: int, before: Layout, after: Layout, links: Triple) -> Edge:
+    """Links sorted by their source place.
+
+    Args:
+        before, after: layouts of what is sent and of the sums.
+    """
     places, targets, weights = links
+    size, alike = before.size, before.padded == after.padded
+    if alike and np.array_equal(places, targets) and len(np.unique(places)) == len(places):
+        straight = np.zeros(size, dtype=np.int64)
+        straight[places] = weights
+        return Edge(EdgeKind.STRAIGHT, source, weight=straight)
     order = np.argsort(places, kind="stable")
     first = np.concatenate([[0], np.cumsum(np.bincount(places, minlength=size))])
     return Edge(EdgeKind.LINKS, source, first=first, target=targets[order], weight=weights[order])

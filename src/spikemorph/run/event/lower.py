@@ -153,9 +153,9 @@ class _Lowering:
 
     def _link(self, number: int, term: Term, target: Ints, part: int) -> None:
         used = (term.index >= 0) & (target >= 0)
-        size = self.stages[term.stage].layout.size
         weight = np.full(int(used.sum()), term.sign)
-        edge = linked(term.stage, size, (term.index[used], target[used], weight))
+        before, after = self.stages[term.stage].layout, self.stages[number].sums
+        edge = linked(term.stage, before, after, (term.index[used], target[used], weight))
         self.stages[number].edges.append(replace(edge, part=part))
 
     def _weighted(self, number: int, node: Node, target: Ints, sign: int) -> None:
@@ -163,43 +163,45 @@ class _Lowering:
         view = self._apart(node.inputs[0])
         source = self.graph.by_name[node.inputs[0]]
         if isinstance(node.op, ops.Conv | ops.Linear):
-            edges, view = self._rows(node, source, view, target, sign)
+            edges, view = self._rows(number, node, source, view, target, sign)
         else:
             matrix = mapped(node, source.shape, self.graph.tensors)
-            sizes = [self.stages[term.stage].layout.size for term in view]
-            edges = [
-                linked(term.stage, size, matrix.from_term(term, target, sign))
-                for term, size in zip(view, sizes, strict=True)
-            ]
+            sums = self.stages[number].sums
+            links = [(term.stage, matrix.from_term(term, target, sign)) for term in view]
+            edges = [linked(stage, self.stages[stage].layout, sums, each) for stage, each in links]
         self.stages[number].edges.extend(edges)
         counted = tuple((term.stage, term.index) for term in view)
         self.arrivals.append(Arrivals(node.name, source.shape, counted))
 
-    def _rows(self, node: Node, source: Node, view: View, target: Ints, sign: int) -> tuple[list[Edge], View]:
+    def _rows(
+        self, number: int, node: Node, source: Node, view: View, target: Ints, sign: int
+    ) -> tuple[list[Edge], View]:
         form = windowed(node, source.shape, self.graph.tensors)
         place = places_of(form, target)
         if place is None:
-            return self._detour(node, view, target, sign)
+            return self._detour(number, node, view, target, sign)
         edges: list[Edge] = []
         for term in view:
             signed = replace(term, sign=term.sign * sign)
             edge = sourced(form, signed, self.stages[term.stage].layout, place)
             if edge is None:
                 relay = self._relay(source, view, by_axis(source.shape, -1 if form.last else 0))
-                return self._rows(node, source, (relay,), target, sign)
+                return self._rows(number, node, source, (relay,), target, sign)
             edges.append(edge)
         return edges, view
 
-    def _detour(self, node: Node, view: View, target: Ints, sign: int) -> tuple[list[Edge], View]:
+    def _detour(
+        self, behind: int, node: Node, view: View, target: Ints, sign: int
+    ) -> tuple[list[Edge], View]:
         """The op into a relay of its own, and from there to where its channels go apart."""
         own = by_axis(node.shape, -1 if isinstance(node.op, ops.Linear) else 0)
         bare = replace(node, name="")
         number = self._stage(bare, Kind.RELAY, _span(self.ranges[node.name]), own)
-        edges, view = self._rows(node, self.graph.by_name[node.inputs[0]], view, own.index, 1)
+        edges, view = self._rows(number, node, self.graph.by_name[node.inputs[0]], view, own.index, 1)
         self.stages[number].edges.extend(edges)
         used = target >= 0
         triple = own.index[used], target[used], np.full(int(used.sum()), sign)
-        return [linked(number, own.size, triple)], view
+        return [linked(number, own, self.stages[behind].sums, triple)], view
 
     def _apart(self, name: str) -> View:
         """A value whose numbers come from one place each; sums are made first."""

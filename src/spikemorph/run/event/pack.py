@@ -114,6 +114,10 @@ class _Packing:
         source = self.program.stages[edge.source].layout
         row[E.KIND], row[E.SOURCE] = edge.kind, edge.source
         row[E.SOURCES], row[E.SOURCE_PADDED] = source.positions, source.padded
+        if edge.kind is EdgeKind.STRAIGHT:
+            assert edge.weight is not None
+            row[E.WEIGHT] = self.table.put(edge.weight)
+            return row
         if edge.kind is EdgeKind.LINKS:
             assert edge.first is not None and edge.target is not None and edge.weight is not None
             row[E.FIRST] = self.table.put(edge.first)
@@ -122,9 +126,11 @@ class _Packing:
             row[E.WHERE] = self.table.put(edge.target % stage.sums.size // stage.sums.padded)
             return row
         assert edge.near is not None and edge.place is not None and edge.rows is not None
-        row[E.OUTS], row[E.TAPS] = edge.near.shape
+        row[E.OUTS] = len(edge.near)
         self.sizes[Sizes.POSITIONS] = max(self.sizes[Sizes.POSITIONS], len(edge.near))
-        row[E.NEAR], row[E.PLACE] = self.table.put(edge.near), self.table.put(edge.place)
+        first, items = _runs(edge.near, source.padded)
+        row[E.RUNS], row[E.RUN_ITEMS] = self.table.put(first), self.table.put(items)
+        row[E.PLACE] = self.table.put(edge.place)
         row[E.WHERE] = self.table.put(edge.place // stage.sums.padded)
         row[E.BACK], row[E.BACK_ITEMS] = self._inverse(edge.near, source.positions)
         row[E.WIDTH] = edge.rows.shape[1]
@@ -136,6 +142,27 @@ class _Packing:
 
 
 _KINDS: tuple[Any, ...] = (np.int8, np.int16, np.int32)
+
+
+def _runs(near: Ints, padded: int) -> tuple[Ints, Ints]:
+    """Taps whose source positions follow each other, as runs.
+
+    Returns:
+        Of each row of the table where its runs start; and [runs, 3]: what to add to a place for its row of
+        weights, first source position, position behind the last.
+    """
+    outs, taps = near.shape
+    there = near >= 0
+    follows = np.zeros_like(there)
+    follows[:, 1:] = there[:, 1:] & there[:, :-1] & (near[:, 1:] == near[:, :-1] + 1)
+    starts = there & ~follows
+    rows, tap = np.nonzero(starts)
+    number = np.cumsum(starts.reshape(-1)).reshape(outs, taps) - 1
+    length = np.bincount(number[there], minlength=len(rows))
+    position = near[rows, tap]
+    items = np.stack([(tap - position) * padded, position, position + length], axis=1)
+    first = np.concatenate([[0], np.cumsum(starts.sum(1))])
+    return first, items
 
 
 def _code(numbers: Ints) -> int:

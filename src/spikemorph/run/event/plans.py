@@ -143,7 +143,7 @@ def space_for(packed: Packed, spikes: int, steps: int) -> Space:
     positions = int(sizes[Sizes.POSITIONS])
     widest = int(packed.stages[:, S.PADDED].max())
     return Space(
-        channel=np.zeros(spikes + widest, dtype=np.int32),
+        place=np.zeros(spikes + widest, dtype=np.int32),
         value=np.zeros(spikes + widest, dtype=np.int32),
         train=np.zeros(int(sizes[Sizes.TRAIN]) * steps, dtype=np.int64),
         length=np.zeros(int(sizes[Sizes.STAGES]), dtype=np.int64),

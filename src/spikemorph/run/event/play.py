@@ -5,7 +5,7 @@ from __future__ import annotations
 from spikemorph.run.event.compiled import compiled
 from spikemorph.run.event.emit import emit_blocks, emit_singly, send_input, send_on
 from spikemorph.run.event.program import EdgeKind, Kind
-from spikemorph.run.event.scatter import add_dense, add_grouped, add_links
+from spikemorph.run.event.scatter import add_dense, add_grouped, add_links, add_straight
 from spikemorph.run.event.tables import (
     DONE,
     MORE_SPIKES,
@@ -21,10 +21,11 @@ from spikemorph.run.event.tables import (
 )
 
 KIND, WIDE, SUMS, SUM_SIZE, COUNTS = int(S.KIND), int(S.WIDE), int(S.SUMS), int(S.SUM_SIZE), int(S.COUNTS)
-POSITIONS, EDGE, EDGE_END, TRAIN = int(S.POSITIONS), int(S.EDGE), int(S.EDGE_END), int(S.TRAIN)
+POSITIONS, PADDED = int(S.POSITIONS), int(S.PADDED)
+EDGE, EDGE_END, TRAIN = int(S.EDGE), int(S.EDGE_END), int(S.TRAIN)
 BOOK, HOLD, SNAP, HITS = int(S.BOOK), int(S.HOLD), int(S.SNAP), int(S.HITS)
 EDGE_KIND, SOURCE, CODE = int(E.KIND), int(E.SOURCE), int(E.CODE)
-ROWS, GROUPED = int(EdgeKind.ROWS), int(EdgeKind.GROUPED)
+ROWS, GROUPED, STRAIGHT = int(EdgeKind.ROWS), int(EdgeKind.GROUPED), int(EdgeKind.STRAIGHT)
 ANALOG, CODED, NEURON, POOL = int(Kind.ANALOG), int(Kind.CODED), int(Kind.NEURON), int(Kind.POOL)
 RELAY, PRODUCT, READOUT = int(Kind.RELAY), int(Kind.PRODUCT), int(Kind.READOUT)
 STAGES, SNAP_SIZE = int(Sizes.STAGES), int(Sizes.SNAP)
@@ -46,7 +47,7 @@ def bring(acc: Array, base: int, packed: Packed, number: int, space: Space, step
     table = packed.table
     if space.train[at] == space.train[at + stage[POSITIONS]]:
         return
-    spikes = (space.channel, space.value, space.train)
+    spikes = (space.place, space.value, space.train)
     kind, code = edge[EDGE_KIND], edge[CODE]
     if kind == ROWS:
         if code == 0:
@@ -57,6 +58,8 @@ def bring(acc: Array, base: int, packed: Packed, number: int, space: Space, step
             add_dense(acc, base, packed.weights32, edge, table, spikes, at, space.mark, space.touched)
     elif kind == GROUPED:
         add_grouped(acc, base, packed.weights32, edge, table, spikes, at, space.mark, space.touched)
+    elif kind == STRAIGHT:
+        add_straight(acc, base, edge, table, spikes, at, space.touched)
     else:
         add_links(acc, base, edge, table, spikes, at, space.touched)
 
@@ -97,6 +100,13 @@ def read(acc: Array, stage: Array, space: Space, step: int, width: int, snap: bo
 
 
 @compiled
+def copy(source: Array, target: Array, first: int, last: int) -> None:
+    """A part of one array into another."""
+    for i in range(first, last):
+        target[i] = source[i]
+
+
+@compiled
 def run_stage(
     acc: Array,
     lanes: Array,
@@ -113,6 +123,12 @@ def run_stage(
     for e in range(stage[EDGE], stage[EDGE_END]):
         sources = max(sources, space.length[packed.edges[e][SOURCE]])
     space.pending[: stage[POSITIONS]] = 0
+    if how.fresh == 1:
+        first, last = stage[SUMS], stage[COUNTS] + stage[POSITIONS] * stage[PADDED]
+        if stage[WIDE] == 1:
+            copy(packed.start32, acc, first, last)
+        else:
+            copy(packed.start16, acc, first, last)
     totals, step = space.totals, 0
     totals[PENDING] = False
     kind = stage[KIND]
@@ -201,15 +217,11 @@ def play_batch(
             unsettled; int32 [samples, n], what is collected.
     """
     backup = (states[0][0].copy(), states[1][0].copy())
-    kept = space.hits.copy()
     counted, marks, found = books
     for i in range(first, len(targets)):
         row = min(i, len(states[0]) - 1)
         state = (states[0][row], states[1][row])
-        if how.fresh == 1:
-            state[0][:] = packed.start16
-            state[1][:] = packed.start32
-        else:
+        if how.fresh == 0:
             backup[0][:] = state[0]
             backup[1][:] = state[1]
         ended = play(packed, state, targets[i], space, how, (held[0][i], held[1][i]), counted[i])
@@ -217,15 +229,28 @@ def play_batch(
             state[0][:] = backup[0]
             state[1][:] = backup[1]
             counted[i] = 0
-            space.hits[:] = kept
             return i, ended
-        kept[:] = space.hits
+        count_hits(packed, space, how.most)
         totals = space.totals
         marks[i, 0] = totals[LAST_SPIKE]
         marks[i, 1] = how.steps if how.steps > 0 else totals[LAST_PENDING] + 1
         marks[i, 2] = totals[UNSETTLED]
         collect(packed.collected, state, found[i])
     return len(targets), DONE
+
+
+@compiled
+def count_hits(packed: Packed, space: Space, most: int) -> None:
+    """Add the events of a sample, place by place."""
+    for number in range(packed.sizes[STAGES]):
+        stage = packed.stages[number]
+        if stage[HITS] < 0:
+            continue
+        row, hits = stage[POSITIONS] + 1, stage[HITS]
+        for step in range(space.length[number]):
+            at = stage[TRAIN] * most + step * row
+            for j in range(space.train[at], space.train[at + stage[POSITIONS]]):
+                space.hits[hits + space.place[j]] += 1
 
 
 @compiled

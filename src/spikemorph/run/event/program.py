@@ -47,6 +47,8 @@ class EdgeKind(IntEnum):
     """The same with channels in groups: short rows."""
     LINKS = 2
     """A list of targets for each source."""
+    STRAIGHT = 3
+    """Every place into the same place, times a weight."""
 
 
 @final

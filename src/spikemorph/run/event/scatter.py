@@ -6,8 +6,7 @@ from spikemorph.run.event.compiled import compiled
 from spikemorph.run.event.tables import Array, E
 from spikemorph.run.event.vector import add_rows32, add_rows64
 
-# numba takes enum members as constants, but not quickly through attributes in hot loops: names are copied.
-OUTS, TAPS, NEAR, PLACE, WHERE = int(E.OUTS), int(E.TAPS), int(E.NEAR), int(E.PLACE), int(E.WHERE)
+OUTS, RUNS, RUN_ITEMS, PLACE, WHERE = int(E.OUTS), int(E.RUNS), int(E.RUN_ITEMS), int(E.PLACE), int(E.WHERE)
 ROWS, WIDTH, STARTS = int(E.ROWS), int(E.WIDTH), int(E.STARTS)
 SOURCES, SOURCE_PADDED = int(E.SOURCES), int(E.SOURCE_PADDED)
 BACK, BACK_ITEMS = int(E.BACK), int(E.BACK_ITEMS)
@@ -47,32 +46,32 @@ def add_dense(
     mark: Array,
     touched: Array,
 ) -> None:
-    """Rows of weights: position by position, tap by tap, all spikes of a source position at once."""
-    channel, value, train = spikes
+    """Rows of weights: for each out position the spikes of a whole run of source positions at once."""
+    place, value, train = spikes
     reach = mark_reached(edge, table, train, at, mark)
     if reach == 0:
         return
-    taps, near, width, padded = edge[TAPS], edge[NEAR], edge[WIDTH], edge[SOURCE_PADDED]
+    width, runs, items, rows = edge[WIDTH], edge[RUNS], edge[RUN_ITEMS], edge[ROWS]
+    places, where = edge[PLACE], edge[WHERE]
     for p in range(edge[OUTS]):
         if reach == 1 and mark[p] == 0:
             continue
         mark[p] = 0
-        own = base + table[edge[PLACE] + p]
         hit = False
-        for k in range(taps):
-            q = table[near + p * taps + k]
-            if q < 0 or train[at + q] == train[at + q + 1]:
+        for r in range(table[runs + p], table[runs + p + 1]):
+            a, b = train[at + table[items + 3 * r + 1]], train[at + table[items + 3 * r + 2]]
+            if a == b:
                 continue
             hit = True
-            first = edge[ROWS] + k * padded * width
-            a, b, lane = train[at + q], train[at + q + 1], 0
+            first, own = rows + table[items + 3 * r] * width, base + table[places + p]
+            lane = 0
             while lane + 64 <= width:
-                add_rows64(acc, own + lane, weights, first + lane, width, channel, value, a, b)
+                add_rows64(acc, own + lane, weights, first + lane, width, place, value, a, b)
                 lane += 64
             if lane < width:
-                add_rows32(acc, own + lane, weights, first + lane, width, channel, value, a, b)
+                add_rows32(acc, own + lane, weights, first + lane, width, place, value, a, b)
         if hit:
-            touched[table[edge[WHERE] + p]] = 1
+            touched[table[where + p]] = 1
 
 
 @compiled
@@ -88,23 +87,21 @@ def add_grouped(
     touched: Array,
 ) -> None:
     """Grouped convolutions: a spike reaches the channels of its group alone."""
-    channel, value, train = spikes
+    place, value, train = spikes
     reach = mark_reached(edge, table, train, at, mark)
     if reach == 0:
         return
-    taps, near, width, padded = edge[TAPS], edge[NEAR], edge[WIDTH], edge[SOURCE_PADDED]
+    width, runs, items, padded = edge[WIDTH], edge[RUNS], edge[RUN_ITEMS], edge[SOURCE_PADDED]
     for p in range(edge[OUTS]):
         if reach == 1 and mark[p] == 0:
             continue
         mark[p] = 0
         own = base + table[edge[PLACE] + p]
-        for k in range(taps):
-            q = table[near + p * taps + k]
-            if q < 0:
-                continue
-            for j in range(train[at + q], train[at + q + 1]):
-                row = edge[ROWS] + (k * padded + channel[j]) * width
-                start = own + table[edge[STARTS] + channel[j]]
+        for r in range(table[runs + p], table[runs + p + 1]):
+            first = table[items + 3 * r]
+            for j in range(train[at + table[items + 3 * r + 1]], train[at + table[items + 3 * r + 2]]):
+                row = edge[ROWS] + (first + place[j]) * width
+                start = own + table[edge[STARTS] + place[j] % padded]
                 for o in range(width):
                     acc[start + o] += value[j] * weights[row + o]
                 touched[table[edge[WHERE] + p]] = 1
@@ -121,11 +118,31 @@ def add_links(
     touched: Array,
 ) -> None:
     """Single links."""
-    channel, value, train = spikes
+    place, value, train = spikes
     first, target, weight, where = edge[FIRST], edge[TARGET], edge[WEIGHT], edge[WHERE]
+    for j in range(train[at], train[at + edge[SOURCES]]):
+        for link in range(table[first + place[j]], table[first + place[j] + 1]):
+            acc[base + table[target + link]] += value[j] * table[weight + link]
+            touched[table[where + link]] = 1
+
+
+@compiled
+def add_straight(
+    acc: Array,
+    base: int,
+    edge: Array,
+    table: Array,
+    spikes: tuple[Array, Array, Array],
+    at: int,
+    touched: Array,
+) -> None:
+    """Every place into the same place."""
+    place, value, train = spikes
+    weight = edge[WEIGHT]
     for q in range(edge[SOURCES]):
-        for j in range(train[at + q], train[at + q + 1]):
-            place = first + q * edge[SOURCE_PADDED] + channel[j]
-            for link in range(table[place], table[place + 1]):
-                acc[base + table[target + link]] += value[j] * table[weight + link]
-                touched[table[where + link]] = 1
+        a, b = train[at + q], train[at + q + 1]
+        if a == b:
+            continue
+        touched[q] = 1
+        for j in range(a, b):
+            acc[base + place[j]] += value[j] * table[weight + place[j]]

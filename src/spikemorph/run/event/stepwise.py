@@ -62,9 +62,8 @@ def _train(ready: Ready, space: Space, local: str, steps: int) -> Array:
     for step in range(min(steps, int(space.length[number]))):
         first = int(row[S.TRAIN]) * _most(ready, space) + step * (layout.positions + 1)
         starts = space.train[first : first + layout.positions + 1]
-        position = np.repeat(np.arange(layout.positions), np.diff(starts))
         a, b = int(starts[0]), int(starts[-1])
-        found[step, position * layout.padded + space.channel[a:b]] = space.value[a:b]
+        found[step, space.place[a:b]] = space.value[a:b]
     return found[:, layout.index]
 
 

@@ -63,8 +63,10 @@ class E(IntEnum):
     KIND = 0
     SOURCE = 1
     OUTS = 2
-    TAPS = 3
-    NEAR = 4
+    RUN_ITEMS = 3
+    """Runs: rows between the first place and its weights, first position, position behind the last."""
+    RUNS = 4
+    """Of each out position, where its runs start: source positions whose rows follow each other."""
     PLACE = 5
     WHERE = 6
     ROWS = 7
@@ -121,8 +123,8 @@ class Sizes(IntEnum):
 class Space(NamedTuple):
     """Memory of one worker, used for one sample after the other."""
 
-    channel: Array
-    """int32: channels of spikes."""
+    place: Array
+    """int32: where spikes come from, their places in the layout of their stage."""
     value: Array
     """int32: their sizes."""
     train: Array
