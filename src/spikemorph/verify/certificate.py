@@ -15,6 +15,7 @@ from spikemorph.convert.network import Graded, Spikes, SpikingNetwork
 from spikemorph.errors import DataError, FileError, GraphError, expect
 from spikemorph.evaluate.batching import Batches, batches
 from spikemorph.evaluate.encode import input_counts, saturated
+from spikemorph.evaluate.ends import as_lengths
 from spikemorph.evaluate.integers import evaluate_counts
 from spikemorph.evaluate.intervals import accumulator_bounds
 from spikemorph.ir.elements import is_sequence
@@ -27,6 +28,7 @@ from spikemorph.run.result import Run
 from spikemorph.run.schedule import schedule
 from spikemorph.run.simulate import Engine
 from spikemorph.verify.bounds import integer_type, steps_bound
+from spikemorph.verify.extent import Extent, emitting
 from spikemorph.verify.first import FirstDifference, first_of, flat_index
 from spikemorph.verify.structure import Difference, differences
 
@@ -43,6 +45,10 @@ class Certificate:
 
     Steps are those of an element (a recurrent update; a feed-forward sample is one element). `look_ahead` is
     how many input elements an update needs beyond its own share of the sequence.
+
+    Where sequences end early, `lengths_hash` is that of their lengths ("" without), and only what stands in
+    front of the ends is looked at and counted: data, neurons, outputs, steps. `spikes` and `events` are all
+    that were sent; with the fresh hand-over that includes the kept states of samples that have ended.
     """
 
     lossless: bool
@@ -76,6 +82,7 @@ class Certificate:
     elements: int = 1
     look_ahead: int = 0
     handover_spikes: int = 0
+    lengths_hash: str = ""
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -96,6 +103,7 @@ class _Books:
     first: FirstDifference | None = None
     unsettled: int = 0
     saturated: int = 0
+    emitters: int = 0
     steps: list[Tensor] = field(default_factory=list)
     spikes: int = 0
     events: int = 0
@@ -127,7 +135,7 @@ def verify(
         lengths: [samples], elements of each sample where sequences end early.
 
     Raises:
-        DataError: empty or unfit data.
+        DataError: empty or unfit data, or unfit lengths.
         GraphError: `graph` is no integer graph, or its accumulators exceed what is computed exactly.
     """
     expect("verify(network)", network, (SpikingNetwork,), "the network first, then the graph, then the data")
@@ -140,22 +148,22 @@ def verify(
             known="an integer graph, from quantise or freeze",
             do="pass the graph that was converted",
         )
-    engine = Dense() if engine is None else engine
-    books, how = _Books(), _How(engine, handover)
-    most = SEQUENCES if is_sequence(graph) else CHUNK
-    for inputs in batches(graph, data, size=graph.samples_at_once(most), where="verification data"):
+    lengths = None if lengths is None else as_lengths(lengths)
+    how, books = _How(Dense() if engine is None else engine, handover), _Books()
+    size = graph.samples_at_once(SEQUENCES if is_sequence(graph) else CHUNK)
+    for inputs in batches(graph, data, size=size, where="verification data", lengths=lengths):
         ends = None if lengths is None else lengths[books.samples : books.samples + len(inputs[0])]
         run = _compare_batch(network, graph, inputs, replace(how, lengths=ends), books)
         if watch is not None:
             watch(run)
     if lengths is not None and len(lengths) != books.samples:
         raise DataError(
-            where="verify(lengths)",
-            got=f"{len(lengths)} lengths",
+            where="lengths",
+            got=f"{len(lengths)} of them",
             known=f"one for each of the {books.samples} samples",
             do="give every sample its number of elements",
         )
-    return _certificate(network, graph, how, books)
+    return replace(_certificate(network, graph, how, books), lengths_hash=lengths_hash(lengths))
 
 
 @dataclass(frozen=True)
@@ -177,17 +185,18 @@ def _compare_batch(
     network: SpikingNetwork, graph: Graph, inputs: tuple[Tensor, ...], how: _How, books: _Books
 ) -> Run:
     _digest(books, inputs)
+    extent = Extent.of(graph, len(inputs[0]), how.lengths)
     rest = evaluate_counts(graph, input_counts(graph, inputs), how.lengths)
     run = how.run(network, inputs, SpikeCounts())
     assert run.counts is not None
     places: list[FirstDifference] = []
     for node in graph.neurons:
-        snn = run.counts.get(node.name)
-        qnn = rest[node.name].to(torch.int64)
-        books.compared += qnn.numel()
+        snn, qnn = run.counts.get(node.name), rest[node.name].to(torch.int64)
+        books.compared += extent.numbers(node)
         if snn is None or snn.shape != qnn.shape:
-            books.different += qnn.numel()
+            books.different += extent.numbers(node)
             continue
+        snn = torch.where(extent.mask(node), snn, qnn)
         wrong = int((snn != qnn).sum())
         books.different += wrong
         if wrong and books.first is None:
@@ -197,11 +206,15 @@ def _compare_batch(
         if len(run.element_steps) == 1:
             books.first = replace(books.first, step=_last_step(network, books, inputs, how))
     for node in graph.readouts:
-        qnn = rest[node.name].to(torch.int64)
-        raw = run.raw.get(node.name)
-        books.outputs += qnn.numel()
-        same = raw is not None and raw.shape == qnn.shape
-        books.outputs_different += int((raw != qnn).sum()) if same and raw is not None else qnn.numel()
+        raw, qnn = run.raw.get(node.name), rest[node.name].to(torch.int64)
+        books.outputs += extent.numbers(node)
+        if raw is None or raw.shape != qnn.shape:
+            books.outputs_different += extent.numbers(node)
+        else:
+            books.outputs_different += int(((raw != qnn) & extent.mask(node)).sum())
+    own = Extent.of(network.graph, len(inputs[0]), how.lengths)
+    books.emitters += own.emitters(network)
+    books.steps.append(own.steps(network, run.element_steps))
     _add_run(books, run, int(saturated(graph, inputs).sum()), inputs[0].shape[0])
     return run
 
@@ -218,7 +231,6 @@ def _add_run(books: _Books, run: Run, outside: int, samples: int) -> None:
     books.samples += samples
     books.saturated += outside
     books.unsettled += int((~run.settled).sum())
-    books.steps.append(run.element_steps.flatten())
     books.spikes += run.spikes
     books.events += run.events
     handed = [each for name, each in run.layer_spikes.items() if name.endswith(".handover")]
@@ -230,7 +242,10 @@ def _last_step(network: SpikingNetwork, books: _Books, inputs: tuple[Tensor, ...
     first = books.first
     assert first is not None
     number = first.sample - books.samples
-    run = how.run(network, tuple(each[number : number + 1] for each in inputs), Everything())
+    ends = None if how.lengths is None else how.lengths[number : number + 1]
+    run = replace(how, lengths=ends).run(
+        network, tuple(each[number : number + 1] for each in inputs), Everything()
+    )
     assert run.trace is not None
     trace = run.trace[first.layer]
     where = first.position if first.channel is None else (first.channel, *first.position)
@@ -269,7 +284,7 @@ def _certificate(network: SpikingNetwork, graph: Graph, how: _How, books: _Books
         steps_mean=float(steps.mean()),
         spikes=books.spikes,
         events=books.events,
-        spikes_per_neuron=books.spikes / max(emitters(network) * books.samples, 1),
+        spikes_per_neuron=books.spikes / max(books.emitters, 1),
         spike_kind=spike_kind(network),
         analog_inputs=analog_inputs(network),
         engine=type(how.engine).__name__.lower(),
@@ -288,10 +303,8 @@ def _quantile(values: Tensor, fraction: float) -> float:
 
 
 def emitters(network: SpikingNetwork) -> int:
-    """Neurons, pools and, where it is sent as spikes, input numbers: all that emit."""
-    nodes = list(network.graph.neurons)
-    nodes += network.graph.inputs if isinstance(network.encoding, Spikes) else ()
-    return sum(int(torch.Size(node.shape).numel()) for node in nodes)
+    """How many neurons, pools and, where it is sent as spikes, input numbers emit."""
+    return sum(int(torch.Size(node.shape).numel()) for node in emitting(network))
 
 
 def spike_kind(network: SpikingNetwork) -> str:
@@ -310,10 +323,27 @@ def network_hash(network: SpikingNetwork) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def lengths_hash(lengths: Tensor | None) -> str:
+    """Hash of where the samples end, "" without lengths."""
+    if lengths is None:
+        return ""
+    return hashlib.sha256(lengths.cpu().to(torch.int64).contiguous().numpy().tobytes()).hexdigest()
+
+
 def recheck(
-    text: str, network: SpikingNetwork, graph: Graph, data: Batches, *, engine: Engine | None = None
+    text: str,
+    network: SpikingNetwork,
+    graph: Graph,
+    data: Batches,
+    *,
+    engine: Engine | None = None,
+    lengths: Tensor | None = None,
 ) -> tuple[Certificate, tuple[str, ...]]:
     """Verify again and compare with a certificate read from JSON; the engines may differ.
+
+    Args:
+        text: the certificate; one that is older than `lengths_hash` was made without lengths.
+        lengths: [samples], as `verify` was given them.
 
     Returns:
         The new certificate, and one sentence for every field that disagrees with the old one.
@@ -321,9 +351,9 @@ def recheck(
     Raises:
         FileError: the text is no certificate of a format this version reads.
     """
-    old = parse_certificate(text)
+    old = {"lengths_hash": "", **parse_certificate(text)}
     handover = Delta() if old.get("handover") == "delta" else FRESH
-    new = verify(network, graph, data, engine=engine, handover=handover)
+    new = verify(network, graph, data, engine=engine, handover=handover, lengths=lengths)
     fresh = json.loads(new.to_json())
     skipped = ("engine",)
     wrong = [
