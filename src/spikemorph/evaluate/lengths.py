@@ -120,6 +120,8 @@ def _valid(graph: Graph, node: Node, known: Mapping[str, Valid], lengths: Tensor
         if valid is not None and isinstance(node.op, ops.Slice) and node.op.axis == source.element_axis:
             _check_read(graph, node, (source, valid), known)
             return None
+        if valid is not None and isinstance(node.op, ops.Expand) and edge.before == edge.after:
+            raise mixing.positions(node, "gain, bias")
         if valid is not None and not _carried(edge, source, node):
             raise mixes(node, behind=valid.behind)
         if valid is None and not _alike(edge, node):
@@ -166,7 +168,7 @@ def _check_read(graph: Graph, node: Node, read: tuple[Node, Valid], known: Mappi
     assert isinstance(op, ops.Slice)
     if op.stop - op.start != 1:
         raise mixes(node, behind=valid.behind)
-    if op.start == 0:
+    if op.start == 0 and valid.right == 0:
         return
     if op.start != source.shape[op.axis] - 1 or not _keeps_its_end(graph, source, known):
         raise refused(

@@ -60,16 +60,26 @@ def check_constants(graph: Graph, node: Node, left: int, right: int | None) -> N
         rest = tensor.narrow(own, first, size - first)
         differ = bool((rest != rest.narrow(own, 0, 1)).any())
         hidden = not gain and right != 0 and (right is None or size <= left + right)
-        if differ or hidden:
+        if differ:
+            raise positions(node, field)
+        if hidden:
             raise refused(
                 node,
-                f"constants ({field}) that differ from element to element"
-                if differ
-                else f"constants ({field}) with padding behind the end, in a captured sequence of {size}",
-                "the same gain and bias for all elements, up to what padding does at the start",
-                "normalise and add positions outside the model, capture a longer example, or run samples of "
-                "one length together",
+                f"{field} behind padding at the end of a captured sequence of only {size}",
+                "more elements than the padding of windows reaches, without a stride",
+                "put the normalisation outside the model, capture a longer example, or run samples of one "
+                "length together",
             )
+
+
+def positions(node: Node, field: str) -> DataError:
+    """A constant that belongs to the elements of the captured length."""
+    return refused(
+        node,
+        f"constants ({field}) that differ from element to element",
+        "the same gain and bias for all elements, up to what padding does at the start",
+        "normalise and add positions outside the model, or run samples of one length together",
+    )
 
 
 def _placed(graph: Graph, node: Node, axis: int) -> Iterator[tuple[str, Tensor, int]]:

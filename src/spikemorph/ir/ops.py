@@ -147,7 +147,11 @@ class Slice:
 @final
 @dataclass(frozen=True, slots=True)
 class Expand:
-    """Broadcast to `shape`."""
+    """Broadcast to `shape`.
+
+    Integer: to the same shape it does nothing, and says that constants which differ from element to element
+    were added or multiplied here; they went into units and biases.
+    """
 
     shape: Ints
 

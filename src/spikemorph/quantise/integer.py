@@ -25,13 +25,19 @@ from spikemorph.quantise.tables import step_table
 @final
 @dataclass
 class Draft:
-    """An integer graph in the making; lives inside `integer_graph` only."""
+    """An integer graph in the making; lives inside `integer_graph` only.
+
+    Args:
+        placed: by name of an affine op that became an expansion to its own shape, the axes along which its
+            constants differ.
+    """
 
     network: QuantisedNetwork
     cells: Mapping[str, Cell]
     nodes: list[Node] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    placed: dict[str, set[int]] = field(default_factory=dict)
 
     def keep(self, name: str, value: Tensor) -> str:
         """Store a tensor under a name."""
@@ -86,10 +92,27 @@ def integer_graph(network: QuantisedNetwork) -> Graph:
         draft.tensors,
         graph.structure,
     )
-    made = with_element_axes(made)
+    made = _marked(with_element_axes(made), draft.placed)
     verify(made)
     _check_bounds(made)
     return made
+
+
+def _marked(graph: Graph, placed: Mapping[str, set[int]]) -> Graph:
+    """Of the expansions that stand for constants, those stay whose constants differ along the elements.
+
+    Their constants may end up where nothing shows it any more, in the scale of a last element that is read,
+    and `evaluate.lengths` has to know.
+    """
+    kept: list[Node] = []
+    names = {name: name for name in graph.by_name}
+    for node in graph.nodes:
+        inputs = tuple(names[name] for name in node.inputs)
+        if node.name in placed and node.element_axis not in placed[node.name]:
+            names[node.name] = inputs[0]
+        else:
+            kept.append(replace(node, inputs=inputs))
+    return graph.with_nodes(kept)
 
 
 LARGEST = 2**31 - 1
@@ -147,12 +170,30 @@ def _axis_map(draft: Draft, node: Node, cell: Cell) -> None:
 
 @FREEZE.rule(ops.Affine)
 def _affine(draft: Draft, node: Node, cell: Cell) -> None:
-    """Gain and constant went into the unit and the offset; a broadcast remains where the shape grew."""
-    source = draft.names[node.inputs[0]]
-    if draft.network.graph.by_name[node.inputs[0]].shape == node.shape:
-        draft.names[node.name] = source
-    else:
+    """Gain and constant went into the unit and the offset; a broadcast remains where the shape grew.
+
+    Constants that differ along an axis leave an expansion to the same shape, for `_marked` to judge.
+    """
+    assert isinstance(node.op, ops.Affine)
+    names = [name for name in (node.op.gain, node.op.offset) if name is not None]
+    axes = {axis for name in names for axis in _differing(draft.network.tensor(name), len(node.shape))}
+    if draft.network.graph.by_name[node.inputs[0]].shape != node.shape:
         draft.add(node, ops.Expand(node.shape))
+    elif axes:
+        draft.placed[node.name] = axes
+        draft.add(node, ops.Expand(node.shape))
+    else:
+        draft.names[node.name] = draft.names[node.inputs[0]]
+
+
+def _differing(constant: Tensor, rank: int) -> set[int]:
+    """Axes of a value along which a constant that broadcasts against it has different entries."""
+    more = rank - constant.dim()
+    return {
+        axis + more
+        for axis in range(constant.dim())
+        if axis + more >= 0 and bool((constant != constant.narrow(axis, 0, 1)).any())
+    }
 
 
 @FREEZE.rule(ops.Add)
