@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 import spikemorph as sm
 from graphs import network
 from recurrent_graphs import How, Window, quantised, samples
+from sequences import Fn, noise
 from spikemorph.convert.lossless import convert
-from spikemorph.errors import DataError, RunError, SpikemorphError, UsageError
+from spikemorph.errors import DataError, RunError, SpikemorphError, UnsupportedOps, UsageError
 from spikemorph.evaluate.encode import input_counts
 from spikemorph.run import tally
 from spikemorph.run.handover import Replay
@@ -137,6 +140,69 @@ def test_the_reference_refuses_counts_of_another_length() -> None:
     assert caught.value.got == "shape [2, 4, 2]"
 
 
+# ---------------------------------------------------------------- models
+def packing(self: Any, x: Tensor, ends: Tensor) -> Tensor:
+    return self.r(pack_padded_sequence(x, ends, batch_first=True, enforce_sorted=False))[1][-1]
+
+
+def test_lengths_as_an_input_are_told_where_lengths_go() -> None:
+    model = Fn(packing, r=nn.RNN(3, 4, batch_first=True)).eval()
+    with pytest.raises(DataError) as caught:
+        sm.capture(model, (noise(2, 5, 3), torch.tensor([5, 3])))
+    assert parts(caught.value) == (
+        "example_inputs[1]",
+        "a tensor of torch.int64, one number a sample, such as lengths of packed sequences",
+        "padded batches [batch, elements, features]; packed sequences are not captured",
+        "capture a forward that takes no lengths: call the recurrent layer on the padded batch, and give the "
+        "lengths to simulate, evaluate and verify: lengths=...; where they are indices, put their embedding "
+        "in front of the captured model",
+    )
+
+
+def test_a_state_that_is_always_zero_is_no_input() -> None:
+    model = Fn(lambda s, x, h: s.r(x, h)[0], r=nn.RNN(3, 4, batch_first=True)).eval()
+    graph = sm.capture(model, (noise(2, 5, 3), torch.zeros(1, 2, 4)), batch_axis=(0, 1))
+    with pytest.raises(DataError) as caught:
+        sm.quantise(graph, (noise(8, 5, 3), torch.zeros(8, 1, 4)), sm.Levels(7))
+    assert parts(caught.value) == (
+        "calibration, input 'input_1'",
+        "zeros alone",
+        "samples whose range is that of the data to come",
+        "an input that is always zero, such as an initial state h0, is no input: drop the argument from "
+        "forward (torch.nn.RNN starts from zero by itself) and capture again; else pass samples of training "
+        "data",
+    )
+
+
+def test_a_sole_input_of_zeros_needs_data() -> None:
+    graph = sm.capture(nn.RNN(3, 4, batch_first=True).eval(), noise(2, 5, 3))
+    with pytest.raises(DataError) as caught:
+        sm.quantise(graph, torch.zeros(8, 5, 3), sm.Levels(7))
+    assert caught.value.do == "pass a few hundred samples of training data"
+
+
+WITHIN_FRAMES: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "all states": lambda s, x: s.r(x.flatten(0, 1))[0],
+    "last states": lambda s, x: s.r(x.flatten(0, 1))[1][-1],
+    "another above": lambda s, x: s.q(s.r(x.reshape(-1, 5, 3))[1][-1].unflatten(0, (x.shape[0], -1)))[0],
+}
+
+
+@pytest.mark.parametrize("name", WITHIN_FRAMES)
+def test_recurrent_layers_within_frames_are_refused_as_such(name: str) -> None:
+    inner, outer = nn.RNN(3, 4, batch_first=True), nn.RNN(4, 4, batch_first=True)
+    with pytest.raises(UnsupportedOps) as caught:
+        sm.capture(Fn(WITHIN_FRAMES[name], r=inner, q=outer).eval(), noise(2, 6, 5, 3))
+    (found,) = caught.value.offences
+    assert parts(found)[1:] == (
+        "aten.rnn_tanh.input on frames folded into the batch",
+        "recurrent layers over the elements of a sample; one within every frame (a hierarchy of two) is not "
+        "converted",
+        "use a convolution or linear layer within the frames, or one recurrent layer over all elements of "
+        "all frames, with x.flatten(1, 2)",
+    )
+
+
 # ---------------------------------------------------------------- hand-overs
 NO_HANDOVERS: list[tuple[Any, str]] = [
     ("delta", "str"),
@@ -155,7 +221,7 @@ def test_hand_overs_are_values(handover: Any, got: str) -> None:
     assert parts(caught.value) == (
         "simulate(handover)",
         got,
-        "Fresh or Delta or Replay",
+        "Fresh or Delta",
         "use Fresh() or Delta()",
     )
 

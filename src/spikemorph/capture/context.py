@@ -149,6 +149,17 @@ def layout_refused(layout: Layout) -> Refused:
     )
 
 
+def folded_loop_refused() -> Refused:
+    """The refusal of a recurrent layer within every frame, frames folded into the batch."""
+    return Refused(
+        "on frames folded into the batch",
+        "recurrent layers over the elements of a sample; one within every frame (a hierarchy of two) is not "
+        "converted",
+        "use a convolution or linear layer within the frames, or one recurrent layer over all elements of "
+        "all frames, with x.flatten(1, 2)",
+    )
+
+
 def fold_refused() -> Refused:
     """The refusal of frames folded into the batch, or taken out of it, with the batch innermost."""
     return Refused(

@@ -32,6 +32,8 @@ def checked_inputs(example_inputs: object, batch_axis: int | Ints) -> tuple[tupl
         raise _wrong("example_inputs", "an empty tuple", "pass what forward takes")
     axes = _batch_axes(batch_axis, len(items))
     pairs = list(zip(items, axes, strict=True))
+    for i, item in enumerate(items):
+        _check_no_lengths(f"example_inputs[{i}]", item, len(items))
     tensors = tuple(_checked(f"example_inputs[{i}]", *pair) for i, pair in enumerate(pairs))
     sizes = [each.shape[axis] for each, axis in zip(tensors, axes, strict=True)]
     if len(set(sizes)) != 1:
@@ -69,6 +71,19 @@ def _batch_axes(batch_axis: int | Ints, count: int) -> Ints:
 def _packed(where: str) -> DataError:
     got, known, do = PACKED
     return DataError(where=where, got=got.removeprefix("on "), known=known, do=do)
+
+
+def _check_no_lengths(where: str, item: object, inputs: int) -> None:
+    """Whole numbers, one a sample, beside another input: lengths of sequences, as packing takes them."""
+    if inputs > 1 and isinstance(item, Tensor) and item.dim() == 1 and not item.is_floating_point():
+        known, do = PACKED[1:]
+        raise DataError(
+            where=where,
+            got=f"a tensor of {item.dtype}, one number a sample, such as lengths of packed sequences",
+            known=f"{known}; packed sequences are not captured",
+            do=f"capture a forward that takes no lengths: {do}; where they are indices, put their "
+            "embedding in front of the captured model",
+        )
 
 
 def _checked(where: str, value: object, axis: int) -> Tensor:

@@ -9,10 +9,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikemorph.capture.context import RULES, Call, Context, batch_refused, fixed, layout_refused, per_sample
+from spikemorph.capture.context import (
+    RULES,
+    Call,
+    Context,
+    batch_refused,
+    fixed,
+    folded_loop_refused,
+    layout_refused,
+    per_sample,
+)
 from spikemorph.capture.refusals import PACKED
 from spikemorph.capture.rules_arith import affine
-from spikemorph.capture.values import BATCH_FIRST, Act, BatchAt, Const, Form, Parts, Poisoned, Refused, Value
+from spikemorph.capture.values import (
+    BATCH_FIRST,
+    Act,
+    BatchAt,
+    Const,
+    Folded,
+    Form,
+    Parts,
+    Poisoned,
+    Refused,
+    Value,
+)
 from spikemorph.ir import functions as fn
 from spikemorph.ir import ops
 
@@ -67,6 +87,8 @@ def _rnn(ctx: Context, call: Call, function: fn.Function) -> Value:
     if call.args["train"] and call.args["dropout"]:
         raise Refused("in training mode", "dropout in eval mode, which is the identity", "call model.eval()")
     x = call.act("input")
+    if isinstance(x.layout, Folded):
+        raise folded_loop_refused()
     wanted = BatchAt(0 if call.args["batch_first"] else 1)
     if x.layout != wanted:
         raise batch_refused() if x.layout == BATCH_FIRST else layout_refused(x.layout)

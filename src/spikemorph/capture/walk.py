@@ -20,7 +20,14 @@ from spikemorph.capture import (  # noqa: F401  (the rules register themselves)
     rules_shape,
 )
 from spikemorph.capture.batch import Batch
-from spikemorph.capture.context import RULES, Call, Context, batch_refused, layout_refused
+from spikemorph.capture.context import (
+    RULES,
+    Call,
+    Context,
+    batch_refused,
+    folded_loop_refused,
+    layout_refused,
+)
 from spikemorph.capture.export import Exported
 from spikemorph.capture.fold import fold, is_constant, leaves, replaced
 from spikemorph.capture.naming import attention_of, base_name, origin_of, packet
@@ -29,6 +36,7 @@ from spikemorph.capture.values import (
     BATCH_FIRST,
     Act,
     Const,
+    Folded,
     Form,
     Opaque,
     Parts,
@@ -171,7 +179,7 @@ class _Walk:
             if user.target is operator.getitem
         )
         if form is None or any(parts[number] is None for number in used):
-            raise batch_refused()
+            raise self._without_form(node)
         return Call(
             node=node,
             origin=origin_of(node),
@@ -181,6 +189,13 @@ class _Walk:
             parts=parts,
             used=used,
         )
+
+    def _without_form(self, node: fx.Node) -> Refused:
+        """Last states [layers, batch * frames, units] of a recurrent layer over folded frames have none."""
+        recurrent = packet(node.target) in {"rnn_relu", "rnn_tanh"}
+        operands = [self.values[each] for each in node.all_input_nodes]
+        folded = any(isinstance(each, Act) and isinstance(each.layout, Folded) for each in operands)
+        return folded_loop_refused() if recurrent and folded else batch_refused()
 
     def _arguments(self, node: fx.Node) -> dict[str, Any]:
         """Arguments by name, as the operation's schema has them, nodes replaced by their values."""

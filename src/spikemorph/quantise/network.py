@@ -102,7 +102,7 @@ class QuantisedNetwork(nn.Module):
         for name, samples in observe(self.graph, calibration).items():
             node = self.graph.by_name[name]
             if isinstance(node.op, ops.Input):
-                _check_alive(node, samples)
+                _check_alive(node, samples, alone=len(self.graph.inputs) == 1)
                 grid = input_grid(samples, self.levels.input.bits)
                 self.grid(node).copy_(torch.tensor(grid, dtype=torch.float64))
             elif isinstance(node.op, ops.Quantiser | ops.Recurrence):
@@ -256,13 +256,18 @@ def quantiser_of(op: ops.Quantiser | ops.Recurrence) -> ops.Quantiser:
     return found
 
 
-def _check_alive(node: Node, samples: Tensor) -> None:
+def _check_alive(node: Node, samples: Tensor, *, alone: bool) -> None:
+    """Refuses an input without a range; one beside others may well be zero, as initial states are."""
     if not bool((samples != 0).any()):
         raise DataError(
             where=f"calibration, input '{node.name}'",
             got="zeros alone",
             known="samples whose range is that of the data to come",
-            do="pass a few hundred samples of training data",
+            do="pass a few hundred samples of training data"
+            if alone
+            else "an input that is always zero, such as an initial state h0, is no input: drop the argument "
+            "from forward (torch.nn.RNN starts from zero by itself) and capture again; else pass samples of "
+            "training data",
         )
 
 

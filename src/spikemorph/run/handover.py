@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from spikemorph.errors import RunError
+from spikemorph.errors import RunError, expect
 
 
 @final
@@ -38,6 +38,16 @@ class Replay:
 Handover = Fresh | Delta | Replay
 
 FRESH = Fresh()
+
+
+def check_handover(where: str, value: object) -> None:
+    """Nothing, where the value is a hand-over.
+
+    Raises:
+        UsageError: it is none; the control is not offered.
+    """
+    if not isinstance(value, Replay):
+        expect(where, value, (Fresh, Delta), "use Fresh() or Delta()")
 
 
 def replay_refused(got: str) -> RunError:

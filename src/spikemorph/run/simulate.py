@@ -11,7 +11,7 @@ from spikemorph.convert.network import SpikingNetwork
 from spikemorph.errors import RunError, UsageError, expect
 from spikemorph.evaluate.encode import Samples, input_counts
 from spikemorph.run.dense import Dense
-from spikemorph.run.handover import FRESH, Handover
+from spikemorph.run.handover import FRESH, Handover, check_handover
 from spikemorph.run.record import Record
 from spikemorph.run.result import Run
 
@@ -81,6 +81,6 @@ def simulate(
     wanted = tuple(record) if isinstance(record, tuple | list) else (record,)
     for each in wanted:
         expect("simulate(record)", each, get_args(Record), "use SpikeCounts(), a tuple of records, or ()")
-    expect("simulate(handover)", handover, get_args(Handover), "use Fresh() or Delta()")
+    check_handover("simulate(handover)", handover)
     counts = input_counts(network.graph, x, lengths)
     return engine.run(network, counts, steps=steps, record=wanted, handover=handover, lengths=lengths)
