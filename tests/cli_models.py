@@ -29,6 +29,20 @@ class Small(nn.Module):
         return self.fc(torch.max_pool2d(x, 2).flatten(1))
 
 
+class TimeFirst(nn.Module):
+    """A recurrent layer on [elements, batch, 8], its last state to ten scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.rnn = nn.RNN(8, 6, nonlinearity="relu")
+            self.fc = nn.Linear(6, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.rnn(x)[0][-1])
+
+
 def other() -> nn.Module:
     """The same layers, other numbers."""
     return Small(seed=1)

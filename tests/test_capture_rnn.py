@@ -296,7 +296,7 @@ def test_a_batch_taken_for_elements_is_told_where_the_batch_may_be(shape: tuple[
     with pytest.raises(CaptureError) as caught:
         sm.capture(Fn(lambda s, x: s.r(x)[0], r=rnn()).eval(), torch.ones(shape))
     assert "r takes [batch, elements, features] with batch_first=True" in caught.value.do
-    assert "batch_axis=1" in caught.value.do
+    assert "batch_axis=1 (--batch-axis 1)" in caught.value.do
 
 
 def functional(self: Any, x: Tensor) -> Tensor:

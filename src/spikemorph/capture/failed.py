@@ -39,7 +39,7 @@ def _advice(error: Exception, model: nn.Module) -> str:
         if recurrent:
             do += (
                 f"; {recurrent[0]} takes [batch, elements, features] with batch_first=True, and else "
-                "[elements, batch, features]: then say batch_axis=1, or permute in forward"
+                "[elements, batch, features]: then say batch_axis=1 (--batch-axis 1), or permute in forward"
             )
         return do
     return "make `torch.export.export(model, inputs, strict=False)` work first; its message is above"

@@ -38,6 +38,12 @@ LevelCount = Annotated[
     int, typer.Option("--levels", help="p, levels of an activation above zero; 2-bit is 3.")
 ]
 Bits = Annotated[int, typer.Option("--weight-bits", help="2..8.")]
+BatchAxis = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Of what forward takes: 1 for [elements, batch, ...]. Data is [batch, ...] always."
+    ),
+]
 
 
 @app.command()
@@ -54,10 +60,11 @@ def inspect(
     shape: Annotated[str | None, typer.Option(help="Shape of one sample, such as 1,28,28.")] = None,
     levels: LevelCount = 15,
     weight_bits: Bits = 8,
+    batch_axis: BatchAxis = 0,
     json: Json = False,
 ) -> None:
     """Every operation of a model, what becomes of it, and why. Exits with 1 where something is refused."""
-    settings = work.Settings(levels=levels, weight_bits=weight_bits)
+    settings = work.Settings(levels=levels, weight_bits=weight_bits, batch_axis=batch_axis)
     raise typer.Exit(work.inspect(model, weights, work.Example(data, shape), settings, as_json=json))
 
 
@@ -80,11 +87,12 @@ def convert(
         bool, typer.Option("--spike-input", help="Send the input as a spike train.")
     ] = False,
     samples: Annotated[int, typer.Option(help="Calibration samples.")] = 512,
+    batch_axis: BatchAxis = 0,
     qnn: Annotated[Path | None, typer.Option(help="Write the quantised network (QNN) here, too.")] = None,
     json: Json = False,
 ) -> None:
     """Capture, quantise and convert a trained model."""
-    settings = work.Settings(levels, weight_bits, spike, per_channel, observer, spike_input)
+    settings = work.Settings(levels, weight_bits, spike, per_channel, observer, spike_input, batch_axis)
     raise typer.Exit(work.convert(model, weights, (data, samples), settings, (out, qnn), as_json=json))
 
 

@@ -181,6 +181,22 @@ def example_of(data: str | None, shape: str | None) -> Tensor:
     return x
 
 
+def placed(x: Tensor, batch_axis: int) -> Tensor:
+    """Samples [batch, ...] with the batch where the model has it.
+
+    Raises:
+        UsageError: they have no such axis.
+    """
+    if batch_axis >= x.dim():
+        raise UsageError(
+            where="--batch-axis",
+            got=f"{batch_axis} for samples of shape {list(x.shape)}",
+            known=f"an axis from 0 to {x.dim() - 1}",
+            do="1 for a model that takes [elements, batch, ...]; leave it out for [batch, ...]",
+        )
+    return x.movedim(0, batch_axis)
+
+
 def parse_spike(text: str) -> Spike:
     """Ternary() of "ternary", Graded(m) of "graded:m".
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from spikemorph import data as sources
 from spikemorph.capture import capture
 from spikemorph.cli import output
-from spikemorph.cli.models import example_of, load_model, load_samples, parse_spike
+from spikemorph.cli.models import example_of, load_model, load_samples, parse_spike, placed
 from spikemorph.convert.files import load, load_network, save
 from spikemorph.convert.lossless import Lossless
 from spikemorph.convert.lossless import convert as convert_graph
@@ -57,6 +57,7 @@ class Settings:
     per_channel: bool = False
     observer: str = "least-squares"
     spike_input: bool = False
+    batch_axis: int = 0
 
     def to_levels(self) -> Levels:
         """The library's own choices."""
@@ -151,10 +152,11 @@ def inspect(
     """The table of fates; 1 where something is refused."""
     model = load_model(reference, weights)
     program = isinstance(model, torch.export.ExportedProgram)
-    sample = None if program and example == Example(None, None) else example_of(example.data, example.shape)
+    given = not program or example != Example(None, None)
+    sample = placed(example_of(example.data, example.shape), settings.batch_axis) if given else None
     levels = settings.to_levels()
     with output.guest():
-        found = inspect_model(model, sample, levels)
+        found = inspect_model(model, sample, levels, batch_axis=settings.batch_axis)
     if as_json:
         output.emit_json(found.to_dict())
     else:
@@ -178,7 +180,7 @@ def convert(
     model = load_model(reference, weights)
     output.say(f"capturing {reference}")
     with output.guest():
-        graph = capture(model, x[:2])
+        graph = capture(model, placed(x[:2], settings.batch_axis), batch_axis=settings.batch_axis)
     output.say(f"quantising on {len(x)} samples")
     integer = quantise(graph, x, levels)
     network = convert_graph(integer, method)
