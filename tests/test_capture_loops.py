@@ -126,7 +126,7 @@ def elementwise(self: Any, x: Tensor) -> Tensor:
     """An independently recurrent network."""
     h = torch.zeros_like(x[:, 0])
     for each in x.unbind(1):
-        h = torch.relu(h * self.own + each)
+        h = torch.relu(h * self.own.unsqueeze(0) + each)
     return h
 
 

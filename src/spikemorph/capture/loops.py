@@ -53,6 +53,8 @@ _SAME_WEIGHT = frozenset((
     "transpose",
     "permute",
     "view",
+    "unsqueeze",
+    "expand",
     "detach",
     "alias",
     "to",
