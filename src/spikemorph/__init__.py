@@ -19,6 +19,7 @@ from spikemorph.passes.inspection import inspect
 from spikemorph.passes.levels import Levels
 from spikemorph.quantise import freeze, quantise, trainable
 from spikemorph.run.dense import Dense
+from spikemorph.run.event import Event
 from spikemorph.run.handover import Delta, Fresh
 from spikemorph.run.record import Everything, LayerSpikes, Outputs, SpikeCounts
 from spikemorph.run.reference import Reference
@@ -33,6 +34,7 @@ __all__ = [
     "Dense",
     "evaluate",
     "evaluate_integers",
+    "Event",
     "Everything",
     "freeze",
     "Fresh",

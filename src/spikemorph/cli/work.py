@@ -32,12 +32,13 @@ from spikemorph.quantise import quantise
 from spikemorph.recipes import RECIPES
 from spikemorph.recipes.digits import demo as run_demo
 from spikemorph.recipes.result import accuracy
+from spikemorph.run.default import Engine
 from spikemorph.run.dense import Dense
 from spikemorph.run.handover import Delta, Fresh, Handover
 from spikemorph.run.reference import Reference
 from spikemorph.run.result import Run
 from spikemorph.run.schedule import schedule
-from spikemorph.run.simulate import Engine, simulate
+from spikemorph.run.simulate import simulate
 from spikemorph.verify.bounds import integer_type, steps_bound
 from spikemorph.verify.certificate import Certificate, analog_inputs, emitters, spike_kind
 from spikemorph.verify.certificate import recheck as recheck_certificate

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, get_args
+from typing import get_args
 
 from torch import Tensor
 
 from spikemorph.convert.network import SpikingNetwork
 from spikemorph.errors import RunError, UsageError, expect
 from spikemorph.evaluate.encode import Samples, input_counts
-from spikemorph.run.dense import Dense
+from spikemorph.run.default import Engine, default_engine
 from spikemorph.run.handover import FRESH, Handover, check_handover
 from spikemorph.run.record import Record
 from spikemorph.run.result import Run
-
-
-class Engine(Protocol):
-    """Anything that turns input counts into a `Run`."""
-
-    def run(
-        self,
-        network: SpikingNetwork,
-        counts: tuple[Tensor, ...],
-        *,
-        steps: int | None,
-        record: tuple[Record, ...],
-        handover: Handover = FRESH,
-        lengths: Tensor | None = None,
-    ) -> Run:
-        """Simulate `steps` steps an element, or until quiescent; counts are int64 [batch, *shape]."""
 
 
 def simulate(
@@ -51,7 +35,7 @@ def simulate(
         x: [batch, *shape], or a tuple with one tensor an argument.
         steps: None runs until nothing is in flight; a number runs exactly so many (in every element),
             `Run.settled` and `Run.element_settled` say what was at rest by then.
-        engine: Dense() by default; Reference() is the slow oracle.
+        engine: Event() by default where it applies, else Dense(); Reference() is the slow oracle.
         record: what to keep besides the outputs and totals.
         handover: Fresh() or Delta(), how settled counts reach the next element; both are exact.
         lengths: [batch], elements of each sample where sequences end early; the result is that of the
@@ -70,12 +54,12 @@ def simulate(
             do="use steps=None to run until quiescent",
         )
     expect("simulate(network)", network, (SpikingNetwork,), "convert the graph first")
-    engine = Dense() if engine is None else engine
+    engine = default_engine(network) if engine is None else engine
     if isinstance(engine, type) or not hasattr(engine, "run"):
         raise UsageError(
             where="simulate(engine)",
             got=repr(engine),
-            known="an engine: Dense(), Reference()",
+            known="an engine: Event(), Dense(), Reference()",
             do="leave it out for the default",
         )
     wanted = tuple(record) if isinstance(record, tuple | list) else (record,)

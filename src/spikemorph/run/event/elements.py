@@ -14,6 +14,7 @@ from torch import Tensor
 
 from spikemorph.evaluate.lengths import Valid
 from spikemorph.run.cells import scattered
+from spikemorph.run.event.notice import announce
 from spikemorph.run.event.plans import Network, Ready, space_for
 from spikemorph.run.event.play import play_batch
 from spikemorph.run.event.stepwise import advance
@@ -120,6 +121,7 @@ class Elements:
             )
             for i, (a, b) in enumerate(bounds)
         ]
+        announce()
         self.tally.open(cell)
         if self.stepwise:
             played = advance(workers[0], self.tally, ready)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from spikemorph.run.event.compiled import compiled
 from spikemorph.run.event.program import Kind
 from spikemorph.run.event.tables import Array, S, Space, T
-from spikemorph.run.event.vector import lowest, pool_block, step_block
+from spikemorph.run.event.vector import goal_block, jump_block, lowest, pool_block, relay_block, step_block
 
 POSITIONS, PADDED, CHANNELS = int(S.POSITIONS), int(S.PADDED), int(S.CHANNELS)
 SUMS, SUM_SIZE, COUNTS = int(S.SUMS), int(S.SUM_SIZE), int(S.COUNTS)
@@ -15,25 +15,9 @@ WINDOWS, TAPS, BACK, BACK_ITEMS = int(S.WINDOWS), int(S.TAPS), int(S.BACK), int(
 TARGET, HOLD, KIND = int(S.TARGET), int(S.HOLD), int(S.KIND)
 TOP, SIZE, EVENTS, PENDING = int(T.TOP), int(T.SIZE), int(T.EVENTS), int(T.PENDING)
 NEURON, STEPS, POOL, WINDOWED = int(Kind.NEURON), int(Kind.STEPS), int(Kind.POOL), int(Kind.WINDOWS)
+RELAY, CODED = int(Kind.RELAY), int(Kind.CODED)
 LANES = 32
 FIRED = (1 << LANES) - 1
-
-
-@compiled
-def put(space: Space, place: int, size: int) -> None:
-    """One spike."""
-    top = space.totals[TOP]
-    space.place[top] = place
-    space.value[top] = size
-    space.totals[TOP] = top + 1
-    space.totals[SIZE] += abs(size)
-    space.totals[EVENTS] += 1
-
-
-@compiled
-def full(space: Space, most: int) -> bool:
-    """Whether another row may not find room."""
-    return bool(space.totals[TOP] + most > len(space.place))
 
 
 @compiled
@@ -47,17 +31,54 @@ def reach_windows(stage: Array, table: Array, space: Space) -> None:
 
 
 @compiled
+def block(
+    kind: int,
+    acc: Array,
+    stage: Array,
+    table: Array,
+    lanes: Array,
+    targets: Array,
+    own: int,
+    row: tuple[int, int],
+    sent: Array,
+) -> int:
+    """32 numbers of a stage at place `own`: which send, and in the high half which are still pending."""
+    position, lane = row
+    bits: int
+    at, most = stage[COUNTS] + own, stage[LARGEST]
+    if kind == NEURON:
+        first, padded = stage[BREAKS] + lane, stage[PADDED]
+        sums = stage[SUMS] + own
+        bits = step_block(acc, sums, at, lanes, first, padded, stage[BREAK_COUNT], stage[LO], most, sent)
+    elif kind == POOL:
+        first = stage[WINDOWS] + position * stage[TAPS]
+        sums = stage[SUMS] + lane
+        bits = pool_block(acc, sums, stage[PADDED], at, table, first, stage[TAPS], most, sent)
+    elif kind == RELAY:
+        bits = relay_block(acc, stage[SUMS] + own, sent)
+    elif kind == CODED:
+        bits = goal_block(acc, at, targets, stage[TARGET] + own, most, sent)
+    else:
+        bits = jump_block(acc, at, targets, stage[TARGET] + own, sent)
+    return bits
+
+
+@compiled
 def emit_blocks(
-    acc: Array, stage: Array, table: Array, lanes: Array, space: Space, train: int, everything: bool
+    acc: Array,
+    stage: Array,
+    table: Array,
+    lanes: Array,
+    targets: Array,
+    space: Space,
+    train: int,
+    everything: bool,
 ) -> bool:
-    """Neurons and pools 32 channels at once, where something arrived or was pending; False: no room."""
-    pool = stage[KIND] == POOL
-    changed = space.mark if pool else space.touched
-    if pool:
+    """32 channels at once, where something arrived or was pending; False: no room."""
+    kind, padded, positions, sent = stage[KIND], stage[PADDED], stage[POSITIONS], space.sent
+    changed = space.mark if kind == POOL else space.touched
+    if kind == POOL:
         reach_windows(stage, table, space)
-    padded, positions, largest, sent = stage[PADDED], stage[POSITIONS], stage[LARGEST], space.sent
-    sums, counts, taps, windows = stage[SUMS], stage[COUNTS], stage[TAPS], stage[WINDOWS]
-    breaks, n, lo = stage[BREAKS], stage[BREAK_COUNT], stage[LO]
     place, value, waiting, starts = space.place, space.value, space.pending, space.train
     first_spike = top = space.totals[TOP]
     room, size, any_pending = len(place) - padded, 0, 0
@@ -71,14 +92,7 @@ def emit_blocks(
         pending = 0
         for lane in range(0, padded, LANES):
             own = p * padded + lane
-            if pool:
-                bits = pool_block(
-                    acc, sums + lane, padded, counts + own, table, windows + p * taps, taps, largest, sent
-                )
-            else:
-                bits = step_block(
-                    acc, sums + own, counts + own, lanes, breaks + lane, padded, n, lo, largest, sent
-                )
+            bits = block(kind, acc, stage, table, lanes, targets, own, (p, lane), sent)
             pending |= bits >> LANES
             fired = bits & FIRED
             while fired != 0:
@@ -91,11 +105,17 @@ def emit_blocks(
         waiting[p] = pending != 0
         any_pending |= pending
     starts[train + positions] = top
-    space.totals[TOP] = top
-    space.totals[SIZE] += size
-    space.totals[EVENTS] += top - first_spike
-    space.totals[PENDING] = any_pending != 0
+    close(space.totals, top, size, top - first_spike, any_pending != 0)
     return True
+
+
+@compiled
+def close(totals: Array, top: int, size: int, events: int, pending: bool) -> None:
+    """Running numbers after a step."""
+    totals[TOP] = top
+    totals[SIZE] += size
+    totals[EVENTS] += events
+    totals[PENDING] = pending
 
 
 @compiled
@@ -156,91 +176,65 @@ def emit_singly(
     Args:
         held: of each place whether it takes part, and the count that it keeps if not; empty: all do.
     """
-    kind, padded = stage[KIND], stage[PADDED]
-    if kind in {POOL, WINDOWED}:
+    kind, padded, positions, most = stage[KIND], stage[PADDED], stage[POSITIONS], stage[LARGEST]
+    touched, waiting, place, value = space.touched, space.pending, space.place, space.value
+    if kind in (POOL, WINDOWED):
         for q in range(stage[SUM_POSITIONS]):
-            everything |= space.touched[q] != 0
-            space.touched[q] = 0
+            everything |= touched[q] != 0
+            touched[q] = 0
     hold = len(held[0]) > 0 and stage[HOLD] >= 0
-    any_pending = False
-    for p in range(stage[POSITIONS]):
-        space.train[train + p] = space.totals[TOP]
-        if not (everything or space.touched[p] or space.pending[p]):
+    first_spike = top = space.totals[TOP]
+    size, any_pending = 0, False
+    for p in range(positions):
+        space.train[train + p] = top
+        if not (everything or touched[p] or waiting[p]):
             continue
-        if full(space, padded):
+        if top > len(place) - padded:
             return False
-        space.touched[p] = 0
+        touched[p] = 0
         pending = False
-        for c in range(stage[CHANNELS]):
-            place = p * padded + c
-            target = tracked(acc, stage, table, lanes, place)
-            if hold and held[0][stage[HOLD] + place] == 0:
-                target = held[1][stage[HOLD] + place]
-            pending |= toward(acc, stage, space, place, target)
-        space.pending[p] = pending
+        for own in range(p * padded, p * padded + stage[CHANNELS]):
+            target = tracked(acc, stage, table, lanes, own)
+            if hold and held[0][stage[HOLD] + own] == 0:
+                target = held[1][stage[HOLD] + own]
+            at = stage[COUNTS] + own
+            spike = min(max(target - acc[at], -most), most)
+            if spike != 0:
+                acc[at] += spike
+                place[top], value[top] = own, spike
+                size += abs(spike)
+                top += 1
+            pending |= acc[at] != target
+        waiting[p] = pending
         any_pending |= pending
-    space.train[train + stage[POSITIONS]] = space.totals[TOP]
-    space.totals[PENDING] = any_pending
+    space.train[train + positions] = top
+    close(space.totals, top, size, top - first_spike, any_pending)
     return True
 
 
 @compiled
-def toward(acc: Array, stage: Array, space: Space, place: int, target: int) -> bool:
-    """One spike towards the target; whether the count has still to go on."""
-    most, at = stage[LARGEST], stage[COUNTS] + place
-    size = min(max(target - acc[at], -most), most)
-    if size != 0:
-        acc[at] += size
-        put(space, place, size)
-    return bool(acc[at] != target)
-
-
-@compiled
-def send_input(acc: Array, stage: Array, targets: Array, space: Space, train: int, coded: bool) -> bool:
-    """Given targets: as spikes, or their whole change at once; False: no room."""
-    padded, pending = stage[PADDED], False
-    for p in range(stage[POSITIONS]):
-        space.train[train + p] = space.totals[TOP]
-        if full(space, padded):
-            return False
-        for c in range(stage[CHANNELS]):
-            place = p * padded + c
-            target = targets[stage[TARGET] + place]
-            if coded:
-                pending |= toward(acc, stage, space, place, target)
-                continue
-            change = target - acc[stage[COUNTS] + place]
-            if change != 0:
-                acc[stage[COUNTS] + place] = target
-                put(space, place, change)
-    space.train[train + stage[POSITIONS]] = space.totals[TOP]
-    space.totals[PENDING] = pending
-    return True
-
-
-@compiled
-def send_on(acc: Array, stage: Array, space: Space, train: int, product: bool) -> bool:
-    """Relays and products: what the step changed; False: no room."""
-    padded, size = stage[PADDED], stage[SUM_SIZE]
-    for p in range(stage[POSITIONS]):
-        space.train[train + p] = space.totals[TOP]
-        if not space.touched[p]:
+def send_product(acc: Array, stage: Array, space: Space, train: int) -> bool:
+    """What a step changed of a product; False: no room."""
+    padded, part, positions = stage[PADDED], stage[SUM_SIZE], stage[POSITIONS]
+    touched, place, value = space.touched, space.place, space.value
+    first_spike = top = space.totals[TOP]
+    size = 0
+    for p in range(positions):
+        space.train[train + p] = top
+        if not touched[p]:
             continue
-        if full(space, padded):
+        if top > len(place) - padded:
             return False
-        space.touched[p] = 0
-        for c in range(stage[CHANNELS]):
-            place = p * padded + c
-            at = stage[SUMS] + place
-            if product:
-                now = acc[at] * acc[at + size]
-                change = now - acc[at + 2 * size]
-                acc[at + 2 * size] = now
-            else:
-                change = acc[at]
-                acc[at] = 0
+        touched[p] = 0
+        for own in range(p * padded, p * padded + stage[CHANNELS]):
+            at = stage[SUMS] + own
+            now = acc[at] * acc[at + part]
+            change = now - acc[at + 2 * part]
             if change != 0:
-                put(space, place, change)
-    space.train[train + stage[POSITIONS]] = space.totals[TOP]
-    space.totals[PENDING] = False
+                acc[at + 2 * part] = now
+                place[top], value[top] = own, change
+                size += abs(change)
+                top += 1
+    space.train[train + positions] = top
+    close(space.totals, top, size, top - first_spike, False)
     return True

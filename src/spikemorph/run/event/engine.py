@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import final
 
 import torch
@@ -10,12 +11,14 @@ from torch import Tensor
 
 from spikemorph.convert.network import SpikingNetwork
 from spikemorph.errors import RunError
+from spikemorph.evaluate.intervals import accumulator_bounds, intervals
 from spikemorph.evaluate.lengths import ended, valid_lengths
-from spikemorph.run.event.elements import Elements
-from spikemorph.run.event.plans import network_of
+from spikemorph.ir.graph import Graph
 from spikemorph.run.handover import FRESH, Handover, Replay, replay_refused
 from spikemorph.run.record import Record, SpikeCounts
 from spikemorph.run.result import Run, Work
+
+LARGEST = 2**31 - 2
 
 
 @final
@@ -45,6 +48,10 @@ class Event:
                     do="use Event() for as many threads as torch uses",
                 )
 
+    def takes(self, network: SpikingNetwork) -> bool:
+        """Whether every proven bound of the network fits int32."""
+        return largest(network.graph) < LARGEST
+
     def run(
         self,
         network: SpikingNetwork,
@@ -60,8 +67,18 @@ class Event:
         Args:
             counts: int64 [batch, *shape] on the input grid, one tensor an argument.
         """
+        from spikemorph.run.event.elements import Elements
+        from spikemorph.run.event.plans import network_of
+
         if isinstance(handover, Replay):
             raise replay_refused("the event engine")
+        if not self.takes(network):
+            raise RunError(
+                where="Event()",
+                got="accumulators that may exceed 32 bits",
+                known="networks whose proven bounds fit int32",
+                do="use Dense(), or fewer levels or weight bits",
+            )
         known = network_of(network)
         counts = ended(network.graph, counts, lengths)
         valid = valid_lengths(network.graph, lengths, len(counts[0]))
@@ -76,6 +93,31 @@ class Event:
             elements = Elements.begin(known, chunk, ends, record, threads, stepwise=stepwise)
             parts.append(elements.run(steps, handover))
         return _joined(parts)
+
+
+def largest(graph: Graph) -> int:
+    """The largest |integer| or change between two moments that any value of the graph may have."""
+    return _largest(_Same(graph))
+
+
+class _Same:
+    """A graph, compared by identity."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.graph is self.graph
+
+    def __hash__(self) -> int:
+        return id(self.graph)
+
+
+@lru_cache(maxsize=8)
+def _largest(same: _Same) -> int:
+    ends = [(float(lo.min()), float(hi.max())) for lo, hi in intervals(same.graph).values()]
+    spans = [max(-lo, hi, hi - lo) for lo, hi in ends]
+    return int(max(*spans, *accumulator_bounds(same.graph).values(), 0))
 
 
 def _joined(parts: list[tuple[Run, Tensor]]) -> Run:

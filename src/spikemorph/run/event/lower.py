@@ -14,7 +14,7 @@ from spikemorph.ir.graph import Graph, Node
 from spikemorph.run.event.layout import Ints, Layout, by_axis, layouts, moved
 from spikemorph.run.event.links import linked, mapped
 from spikemorph.run.event.program import Arrivals, Edge, Kind, Program, Stage, ordered
-from spikemorph.run.event.rows import places_of, sourced, windowed
+from spikemorph.run.event.rows import merged, places_of, sourced, windowed
 from spikemorph.run.event.tracking import neuron, pool
 from spikemorph.run.event.views import Term, View, added, disjoint, joined, pieces, rearranged, spread
 
@@ -51,6 +51,8 @@ class _Lowering:
         for node in self.graph.body:
             if node.name not in self.folds:
                 self._visit(node)
+        for stage in self.stages:
+            stage.edges = merged(stage.edges)
         return ordered(Program(tuple(self.stages), self.number, tuple(self.arrivals)))
 
     def _visit(self, node: Node) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spikemorph.run.event.compiled import compiled
-from spikemorph.run.event.emit import emit_blocks, emit_singly, send_input, send_on
+from spikemorph.run.event.emit import emit_blocks, emit_singly, send_product
 from spikemorph.run.event.program import EdgeKind, Kind
 from spikemorph.run.event.scatter import add_dense, add_grouped, add_links, add_straight
 from spikemorph.run.event.tables import (
@@ -27,12 +27,11 @@ BOOK, HOLD, SNAP, HITS = int(S.BOOK), int(S.HOLD), int(S.SNAP), int(S.HITS)
 EDGE_KIND, SOURCE, CODE = int(E.KIND), int(E.SOURCE), int(E.CODE)
 ROWS, GROUPED, STRAIGHT = int(EdgeKind.ROWS), int(EdgeKind.GROUPED), int(EdgeKind.STRAIGHT)
 ANALOG, CODED, NEURON, POOL = int(Kind.ANALOG), int(Kind.CODED), int(Kind.NEURON), int(Kind.POOL)
-RELAY, PRODUCT, READOUT = int(Kind.RELAY), int(Kind.PRODUCT), int(Kind.READOUT)
+STEPS, WINDOWED = int(Kind.STEPS), int(Kind.WINDOWS)
+PRODUCT, READOUT = int(Kind.PRODUCT), int(Kind.READOUT)
 STAGES, SNAP_SIZE = int(Sizes.STAGES), int(Sizes.SNAP)
 TOP, SIZE, EVENTS, PENDING = int(T.TOP), int(T.SIZE), int(T.EVENTS), int(T.PENDING)
 LAST_SPIKE, LAST_PENDING, UNSETTLED = int(T.LAST_SPIKE), int(T.LAST_PENDING), int(T.UNSETTLED)
-LANES_OF_INPUT = 2
-"""Kinds below this are inputs."""
 
 
 @compiled
@@ -74,18 +73,18 @@ def send(
     space: Space,
     train: int,
     everything: bool,
+    first: bool,
     held: tuple[Array, Array],
 ) -> bool:
     """What a stage sends in one step; False: no room."""
     kind = stage[KIND]
-    if kind in (ANALOG, CODED):
-        return send_input(acc, stage, targets, space, train, kind == CODED)
-    if kind in (RELAY, PRODUCT):
-        return send_on(acc, stage, space, train, kind == PRODUCT)
+    if kind == PRODUCT:
+        return send_product(acc, stage, space, train)
     hold = len(held[0]) > 0 and stage[HOLD] >= 0
-    if kind in (NEURON, POOL) and not hold:
-        return emit_blocks(acc, stage, packed.table, lanes, space, train, everything)
-    return emit_singly(acc, stage, packed.table, lanes, space, train, everything, held)
+    if kind in (STEPS, WINDOWED) or (hold and kind in (NEURON, POOL)):
+        return emit_singly(acc, stage, packed.table, lanes, space, train, everything, held)
+    every = everything or (kind in (ANALOG, CODED) and first)
+    return emit_blocks(acc, stage, packed.table, lanes, targets, space, train, every)
 
 
 @compiled
@@ -150,7 +149,7 @@ def run_stage(
         else:
             train = stage[TRAIN] * how.most + step * (stage[POSITIONS] + 1)
             every = how.everything == 1 and step == 0
-            if not send(acc, lanes, packed, stage, targets, space, train, every, held):
+            if not send(acc, lanes, packed, stage, targets, space, train, every, step == 0, held):
                 return MORE_SPIKES
         step += 1
         if stage[BOOK] >= 0 and totals[EVENTS] > events:

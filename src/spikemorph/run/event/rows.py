@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -133,3 +133,37 @@ def _edge(term: Term, near: Ints, place: Ints, weight: Ints, starts: Ints | None
     rows[:, :out] = weight.reshape(-1, out)
     kind = EdgeKind.ROWS if starts is None else EdgeKind.GROUPED
     return Edge(kind, term.stage, near=near, place=place.clip(min=0), rows=rows, starts=starts)
+
+
+def merged(edges: list[Edge]) -> list[Edge]:
+    """Edges of the same weights from the same stage as one: parts of a window, windows of one layer."""
+    found: list[Edge] = []
+    for edge in edges:
+        for i, other in enumerate(found):
+            both = _both(other, edge)
+            if both is not None:
+                found[i] = both
+                break
+        else:
+            found.append(edge)
+    return found
+
+
+def _both(one: Edge, two: Edge) -> Edge | None:
+    if one.near is None or two.near is None or one.place is None or two.place is None:
+        return None
+    alike = (one.kind, one.source, one.part) == (two.kind, two.source, two.part)
+    if not alike or one.near.shape[1] != two.near.shape[1]:
+        return None
+    if not _equal(one.rows, two.rows) or not _equal(one.starts, two.starts):
+        return None
+    if np.array_equal(one.place, two.place):
+        if bool(((one.near >= 0) & (two.near >= 0)).any()):
+            return None
+        return replace(one, near=np.where(one.near < 0, two.near, one.near))
+    near, place = np.concatenate([one.near, two.near]), np.concatenate([one.place, two.place])
+    return replace(one, near=near, place=place)
+
+
+def _equal(one: Ints | None, two: Ints | None) -> bool:
+    return one is two or (one is not None and two is not None and np.array_equal(one, two))

@@ -11,6 +11,8 @@ ROWS, WIDTH, STARTS = int(E.ROWS), int(E.WIDTH), int(E.STARTS)
 SOURCES, SOURCE_PADDED = int(E.SOURCES), int(E.SOURCE_PADDED)
 BACK, BACK_ITEMS = int(E.BACK), int(E.BACK_ITEMS)
 FIRST, TARGET, WEIGHT = int(E.FIRST), int(E.TARGET), int(E.WEIGHT)
+FEW = 4
+"""Targets that are looked at in any case."""
 MANY = 3
 """With spikes at one position in so many, all targets are looked at."""
 
@@ -19,6 +21,8 @@ MANY = 3
 def mark_reached(edge: Array, table: Array, train: Array, at: int, mark: Array) -> int:
     """Mark the positions that any spike reaches: 0 for none, 1 for those marked, 2 for all."""
     sources = edge[SOURCES]
+    if edge[OUTS] <= FEW:
+        return 2
     live = 0
     for q in range(sources):
         live += train[at + q + 1] > train[at + q]

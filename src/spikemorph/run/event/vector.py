@@ -190,6 +190,59 @@ def pool_block(
 
 
 @instruction
+def goal_block(typing: Any, acc: Any, own: Any, targets: Any, first: Any, m: Any, sent: Any) -> Any:
+    """32 counts at acc[own] towards targets[first ...], by one spike."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        sums = ir.VectorType(ir.IntType(kinds[0].dtype.bitwidth), STEP_LANES)
+        wide = ir.VectorType(I32, STEP_LANES)
+        target = _load(builder, _data(context, builder, kinds[2], args[2], args[3], wide))
+        counts = _data(context, builder, kinds[0], args[0], args[1], sums)
+        spikes = _data(context, builder, kinds[5], args[5], I64(0), wide)
+        return _track(context, builder, _resize(builder, target, sums), counts, args[4], spikes)
+
+    return types.int64(acc, types.int64, targets, types.int64, types.int64, sent), codegen
+
+
+@instruction
+def jump_block(typing: Any, acc: Any, own: Any, targets: Any, first: Any, sent: Any) -> Any:
+    """32 counts at acc[own] to targets[first ...] at once; which changed."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        sums = ir.VectorType(ir.IntType(kinds[0].dtype.bitwidth), STEP_LANES)
+        wide = ir.VectorType(I32, STEP_LANES)
+        target = _load(builder, _data(context, builder, kinds[2], args[2], args[3], wide))
+        counts = _data(context, builder, kinds[0], args[0], args[1], sums)
+        change = builder.sub(target, _resize(builder, _load(builder, counts), wide))
+        _store(builder, _resize(builder, target, sums), counts)
+        _store(builder, change, _data(context, builder, kinds[4], args[4], I64(0), wide))
+        return _mask(builder, builder.icmp_signed("!=", change, ir.Constant(wide, None)))
+
+    return types.int64(acc, types.int64, targets, types.int64, sent), codegen
+
+
+@instruction
+def relay_block(typing: Any, acc: Any, at: Any, sent: Any) -> Any:
+    """32 sums at acc[at] go out and become zero; which were not zero."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        sums = ir.VectorType(ir.IntType(kinds[0].dtype.bitwidth), STEP_LANES)
+        wide = ir.VectorType(I32, STEP_LANES)
+        own = _data(context, builder, kinds[0], args[0], args[1], sums)
+        total = _load(builder, own)
+        _store(builder, ir.Constant(sums, None), own)
+        _store(
+            builder, _resize(builder, total, wide), _data(context, builder, kinds[2], args[2], I64(0), wide)
+        )
+        return _mask(builder, builder.icmp_signed("!=", total, ir.Constant(sums, None)))
+
+    return types.int64(acc, types.int64, sent), codegen
+
+
+@instruction
 def lowest(typing: Any, bits: Any) -> Any:
     """The number of the lowest bit that is set; there is one."""
 

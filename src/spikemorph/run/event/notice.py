@@ -1,0 +1,23 @@
+"""Says on stderr that the kernels are being compiled, which takes a while and happens once."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from spikemorph.run.event.play import play_batch
+
+
+def announce() -> None:
+    """One line before the first call that has to compile."""
+    kernel: Any = play_batch
+    if not kernel.signatures and not _kept(kernel):
+        print("spikemorph: compiling the event engine, once, for about half a minute", file=sys.stderr)
+
+
+def _kept(kernel: Any) -> bool:
+    """Whether compiled code of this very source lies on disk."""
+    try:
+        return bool(kernel._cache._cache_file._load_index())
+    except (AttributeError, OSError):  # numba keeps it elsewhere: then nothing is said
+        return True
