@@ -55,6 +55,7 @@ class Task:
     Args:
         front: convolutions in front of the recurrence.
         units: recurrent neurons.
+        strength: of the random affine maps of training images, see `affine`.
         permuted: whether the pixels come in the committed random order.
         measure: a case, its data, and whether everything is asked for, to the result.
     """
@@ -66,6 +67,7 @@ class Task:
     float_schedule: Schedule
     quantised_schedule: Schedule
     measure: Measure
+    strength: float = 1.0
     permuted: bool = False
 
     def recipe(self) -> Recipe:
@@ -104,7 +106,7 @@ class Task:
             lambda x, y: F.cross_entropy(model(self._flat(x)), y, label_smoothing=0.05),
             (images.x, images.y),
             self.float_schedule,
-            augment=affine(),
+            augment=affine(self.strength),
             checkpoint=folder / "float.pt",
             report=lambda line: report(f"float {line}"),
         )
@@ -128,7 +130,7 @@ class Task:
             loss,
             (images.x, images.y),
             self.quantised_schedule,
-            augment=affine(),
+            augment=affine(self.strength),
             checkpoint=folder / "quantised.pt",
             report=lambda line: report(f"quantised {line}"),
         )
@@ -180,8 +182,13 @@ def permutation() -> Tensor:
     return torch.tensor(json.loads(text))
 
 
-def affine(degrees: float = 10.0, scale: float = 0.1, shift: float = 2.0, shear: float = 0.1) -> Augment:
-    """Random rotations, scalings, shears and shifts of images [batch, 1, height, width], zero padded."""
+def affine(strength: float) -> Augment:
+    """Random affine maps of images [batch, 1, height, width], zero padded.
+
+    Args:
+        strength: at 1, up to 10 degrees, 10 % of scale and shear, and 2 of 28 pixels of shift.
+    """
+    degrees, scale, shift, shear = (strength * each for each in (10.0, 0.1, 2.0, 0.1))
 
     def augment(x: Tensor, generator: torch.Generator) -> Tensor:
         turn, grow_x, grow_y, lean, right, down = (

@@ -1,4 +1,4 @@
-"""MNIST pixel by pixel in one fixed random order: strided convolutions and a ReLU RNN, 49 updates."""
+"""MNIST pixel by pixel in one fixed random order: one wide strided convolution, ReLU RNN, 49 updates."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ from spikemorph.recipes.training import Schedule
 
 RECIPE = Task(
     name="ps-mnist",
-    front=(
-        Front(48, kernel=16, stride=4, padding=6),
-        Front(96, kernel=8, stride=2, padding=3),
-        Front(128, kernel=8, stride=2, padding=3),
-    ),
+    front=(Front(192, kernel=144, stride=16, padding=64),),
     units=256,
     levels=Levels(activation=15, weight_bits=8),
-    float_schedule=Schedule(epochs=9, rate=4e-3, batch=256, seed=1),
-    quantised_schedule=Schedule(epochs=4, rate=1e-3, batch=256, decay=0.01, seed=2),
+    float_schedule=Schedule(epochs=20, rate=3e-3, seed=1),
+    quantised_schedule=Schedule(epochs=6, rate=8e-4, decay=0.01, seed=2),
     measure=assess_all,
+    strength=0.6,
     permuted=True,
 ).recipe()
