@@ -202,7 +202,7 @@ def test_verify_writes_a_certificate(command: Command, made: Path, tmp_path: Pat
     assert "LOSSLESS" in command("verify", made / "net.safetensors", *DIGITS).out
 
 
-@pytest.mark.parametrize("engine", ["dense", "reference"])
+@pytest.mark.parametrize("engine", ["event", "dense", "reference"])
 def test_recheck_agrees_with_either_engine(command: Command, made: Path, engine: str) -> None:
     checked = ("--recheck", made / "certificate.json", "--engine", engine, "--json")
     said = command("verify", made / "net.safetensors", *DIGITS, *checked)

@@ -96,7 +96,8 @@ def test_replay_sends_what_was_sent_one_element_before() -> None:
 
 def test_float32_percentages_are_percentages(found: dict[str, dict[str, float]]) -> None:
     said = found["float32"]
-    assert said.keys() == {"wrong_states_percent", "first_wrong_element", "samples_with_wrong_states"}
+    counted = {"wrong_states_percent", "first_wrong_element", "samples_with_wrong_states"}
+    assert said.keys() == {"samples", *counted}
     assert 0 <= said["wrong_states_percent"] <= 100
     assert 0 <= said["samples_with_wrong_states"] <= 5
     for seed in range(4):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 import spikemorph as sm
 from recurrent_graphs import KINDS, Floats, How, Window, quantised, samples
@@ -78,6 +78,28 @@ def test_how_far_a_network_looks_ahead(name: str) -> None:
     timing = schedule(quantised(how))
     assert timing.elements == elements
     assert timing.look_ahead >= ahead if how.both else timing.look_ahead == ahead
+
+
+def test_a_convolution_behind_a_recurrence_looks_ahead() -> None:
+    torch.manual_seed(0)
+    rnn, conv = nn.RNN(3, 4, batch_first=True), nn.Conv1d(4, 2, 9, padding=4)
+
+    class Late(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.conv = rnn, conv
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.conv(self.rnn(x)[0].transpose(1, 2))
+            return out
+
+    x = torch.randn(16, 20, 3)
+    graph = sm.quantise(sm.capture(Late().eval(), x[:3]), x, sm.Levels(activation=15))
+    assert schedule(graph).look_ahead == 4
+    changed = x.clone()
+    changed[:, 11] += 3
+    differs = (sm.evaluate(graph, x) != sm.evaluate(graph, changed)).any(1).any(0)
+    assert int(differs.nonzero()[0]) == 11 - 4
 
 
 def test_causal_padding_looks_nowhere() -> None:

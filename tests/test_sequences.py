@@ -27,6 +27,7 @@ from recurrent_graphs import (
 from spikemorph.convert.network import Encoding, Graded, Spike, SpikingNetwork, Ternary
 from spikemorph.evaluate.encode import input_counts
 from spikemorph.run.dense import Dense
+from spikemorph.run.event import Event
 from spikemorph.run.handover import Delta, Fresh, Handover
 from spikemorph.run.record import SpikeCounts
 from spikemorph.run.result import Run
@@ -79,6 +80,18 @@ def test_a_thousand_elements(spike: Spike, handover: Handover) -> None:
     (state,) = (node for node in graph.neurons)
     busy = (run.counts[state.name].diff(dim=1) != 0).any(2).double().mean()
     assert busy > 0.5, "the state must keep moving"
+
+
+@settings(max_examples=6)
+@given(how=hows(), kind=st.sampled_from(KINDS), elements=st.integers(200, 1000), seed=st.integers(0, 10**6))
+def test_any_network_over_long_sequences(
+    how: How, kind: tuple[Spike, Encoding], elements: int, seed: int
+) -> None:
+    """Random fronts, layers, directions, states: fresh = delta = QNN after hundreds of elements."""
+    net, counts = converted(replace(how, elements=elements), kind, seed)
+    for handover in WAYS:
+        run = Event().run(net, counts, steps=None, record=(SpikeCounts(),), handover=handover)
+        assert_at_rest(run, net.graph, counts)
 
 
 # ---------------------------------------------------------------- what is handed over

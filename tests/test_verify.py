@@ -83,7 +83,7 @@ def test_a_converted_network_is_lossless_and_its_certificate_says_what_ran(
     assert made.spike_kind == ("ternary" if method.spike == Ternary() else "graded(3)")
     assert made.analog_inputs == ("none" if method.input == Spikes() else "input, injected once at step 0")
     assert made.accumulator_bounds.keys() == {node.name for node in (*graph.neurons, *graph.readouts)}
-    assert made.engine == "dense"
+    assert made.engine == "event"
     assert parse_certificate(made.to_json()) == json.loads(made.to_json())
     assert recheck(made.to_json(), net, graph, x, engine=Reference())[1] == ()
 

@@ -105,7 +105,7 @@ def verify(
     qnn: Annotated[Path | None, typer.Option(help="Compare with this quantised network.")] = None,
     certificate: Annotated[Path | None, typer.Option(help="Write the certificate here.")] = None,
     recheck: Annotated[Path | None, typer.Option(help="Check this certificate again.")] = None,
-    engine: Engine = "dense",
+    engine: Engine = "event",
     handover: HandoverName = "fresh",
     json: Json = False,
 ) -> None:
@@ -124,7 +124,7 @@ def run(
         int | None, typer.Option(help="Exactly so many steps (an element); default: until quiescent.")
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Spikes of every layer.")] = False,
-    engine: Engine = "dense",
+    engine: Engine = "event",
     handover: HandoverName = "fresh",
     json: Json = False,
 ) -> None:

@@ -34,6 +34,7 @@ from spikemorph.recipes.digits import demo as run_demo
 from spikemorph.recipes.result import accuracy
 from spikemorph.run.default import Engine
 from spikemorph.run.dense import Dense
+from spikemorph.run.event import Event
 from spikemorph.run.handover import Delta, Fresh, Handover
 from spikemorph.run.reference import Reference
 from spikemorph.run.result import Run
@@ -107,7 +108,7 @@ class Chosen:
 
     def load(self) -> tuple[SpikingNetwork, Tensor, Tensor | None, Engine]:
         """The network, inputs, labels if any, and the engine."""
-        engines: dict[str, Engine] = {"dense": Dense(), "reference": Reference()}
+        engines: dict[str, Engine] = {"event": Event(), "dense": Dense(), "reference": Reference()}
         if self.engine not in engines:
             raise UsageError(
                 where="--engine",

@@ -28,7 +28,12 @@ MOST_STEPS = 64
 
 
 def controls(
-    network: SpikingNetwork, float_graph: Graph, x: Tensor, steps: tuple[int, ...]
+    network: SpikingNetwork,
+    float_graph: Graph,
+    x: Tensor,
+    steps: tuple[int, ...],
+    *,
+    more: Tensor | None = None,
 ) -> dict[str, Any]:
     """Fractions of wrong states, and the first wrong element, of every control and of the right way.
 
@@ -37,6 +42,7 @@ def controls(
         float_graph: the network it came from.
         x: [batch, *shape].
         steps: how many steps an element, for each run.
+        more: samples for float32, which errs at ties alone and so more rarely; None: the same.
     """
     state = _recurrence(network.graph)
     graph, counts = network.graph, input_counts(network.graph, x)
@@ -48,7 +54,8 @@ def controls(
             run = Dense().run(network, counts, steps=number, record=(SpikeCounts(),), handover=handover)
             assert run.counts is not None
             found[way][f"{number} steps"] = _wrong(run.counts[state.name].double(), wanted)
-    found["float32"] = in_float32(float_graph, x, levels=_levels(state))
+    many = x if more is None else more
+    found["float32"] = {"samples": len(many), **in_float32(float_graph, many, levels=_levels(state))}
     return found
 
 

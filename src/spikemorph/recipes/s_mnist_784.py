@@ -24,7 +24,8 @@ STEPS = (16, 32)
 def measure(case: Case, data: Dataset, progress: Progress, full: bool) -> Result:
     """A thousand samples in both ways of hand-over, and the negative controls on a few."""
     result = assess_some(SAMPLES)(case, data, progress, full)
-    wrong = controls(case.network, case.float_graph, data.x[:CONTROLLED], STEPS)
+    few, many = data.x[:CONTROLLED], data.x[:SAMPLES]
+    wrong = controls(case.network, case.float_graph, few, STEPS, more=many)
     return replace(result, notes={**result.notes, "controls": wrong})
 
 

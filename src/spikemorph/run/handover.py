@@ -22,7 +22,9 @@ class Fresh:
 class Delta:
     """Accumulators and counts stay; only changes of inputs and of settled counts are sent. Exact.
 
-    Where the shape of the work changes (at the borders of padded windows over time), an element starts fresh.
+    An element goes on from the one before it where both do the same work. Where the shape of the work
+    changes it starts fresh: at the borders of padded windows over time, and at every element where rates
+    change between recurrences (a stride or pool over time behind one, upsampling in front).
     """
 
 

@@ -40,19 +40,22 @@ class Schedule:
 
     @property
     def look_ahead(self) -> int:
-        """Input elements that an update needs beyond its own share of the sequence, at most.
+        """Input elements that an update, or an element of the output, needs beyond its own share, at most.
 
-        0: as soon as the share of an update has arrived, it can be computed. A network that runs
+        0: as soon as the share of the sequence has arrived, it can be computed. A network that runs
         backwards over the sequence needs all of it. 0 for feed-forward graphs.
         """
-        most, elements = 0, self.elements
-        for node in self.graph.inputs:
-            if node.element_axis is not None:
-                size = node.shape[node.element_axis]
-                for index, now in enumerate(self.rounds[node.name]):
-                    share = -(-(now + 1) * size // elements)
-                    most = max(most, index + 1 - share)
-        return most
+        updates = list(range(self.elements))
+        shown = [self.rounds[node.name] for node in self.graph.readouts if node.element_axis is not None]
+        inputs = [node for node in self.graph.inputs if node.element_axis is not None]
+        return max((self._beyond(node, each) for node in inputs for each in (updates, *shown)), default=0)
+
+    def _beyond(self, node: Node, ready: list[int]) -> int:
+        """Elements of an input beyond the share of what is ready in these rounds, at most."""
+        size, taken = count_of(node), self.rounds[node.name]
+        needed = [1 + max((i for i, at in enumerate(taken) if at <= now), default=-1) for now in ready]
+        shares = [-(-(place + 1) * size // len(ready)) for place in range(len(ready))]
+        return max(0, *(need - share for need, share in zip(needed, shares, strict=True)))
 
 
 def count_of(node: Node) -> int:

@@ -21,12 +21,11 @@ from spikemorph.evaluate.intervals import accumulator_bounds
 from spikemorph.ir.elements import is_sequence
 from spikemorph.ir.graph import Dialect, Graph
 from spikemorph.ir.store import graph_hash
-from spikemorph.run.dense import Dense
+from spikemorph.run.default import Engine, default_engine
 from spikemorph.run.handover import FRESH, Delta, Fresh, Handover
 from spikemorph.run.record import Everything, Record, SpikeCounts
 from spikemorph.run.result import Run
 from spikemorph.run.schedule import schedule
-from spikemorph.run.simulate import Engine
 from spikemorph.verify.bounds import integer_type, steps_bound
 from spikemorph.verify.extent import Extent, emitting
 from spikemorph.verify.first import FirstDifference, first_of, flat_index
@@ -129,7 +128,7 @@ def verify(
         network: from `convert` or `load`.
         graph: the integer graph (QNN) it should equal.
         data: a tensor of samples, a tuple of tensors, or a loader of batches.
-        engine: that runs the spiking network, Dense() by default.
+        engine: that runs the spiking network, Event() by default where it applies.
         watch: is shown the run of every batch, in order: for progress, and for measures of one's own.
         handover: how settled counts reach the next element of a sequence.
         lengths: [samples], elements of each sample where sequences end early.
@@ -149,7 +148,8 @@ def verify(
             do="pass the graph that was converted",
         )
     lengths = None if lengths is None else as_lengths(lengths)
-    how, books = _How(Dense() if engine is None else engine, handover), _Books()
+    engine = default_engine(network) if engine is None else engine
+    how, books = _How(engine, handover), _Books()
     size = graph.samples_at_once(SEQUENCES if is_sequence(graph) else CHUNK)
     for inputs in batches(graph, data, size=size, where="verification data", lengths=lengths):
         ends = None if lengths is None else lengths[books.samples : books.samples + len(inputs[0])]
