@@ -43,7 +43,6 @@ class Valid:
         silent: whether all integers behind the ends are zero.
         spread: whether the elements come from one entry alone, so that `lengths` is the captured one.
         left: elements at the start whose constants may differ, as padding stands in for what is in front.
-        right: likewise at the end; None: at an end that comes out differently at another length.
     """
 
     lengths: Tensor
@@ -51,7 +50,6 @@ class Valid:
     silent: bool = False
     spread: bool = False
     left: int = 0
-    right: int | None = 0
 
 
 Source = tuple[Edge, Node, Valid | None]
@@ -114,14 +112,14 @@ def _valid(graph: Graph, node: Node, known: Mapping[str, Valid], lengths: Tensor
         (edge, graph.by_name[name], _of_several(graph.by_name[name], known.get(name)))
         for edge, name in zip(edges(graph, node), node.inputs, strict=True)
     ]
+    if isinstance(node.op, ops.Expand) and node.inputs[0] in known and sources[0][0].before == node.shape:
+        raise mixing.positions(node, "gain, bias")
     if all(valid is None for _, _, valid in sources):
         return _begun(node, sources[0][0], len(lengths))
     for edge, source, valid in sources:
         if valid is not None and isinstance(node.op, ops.Slice) and node.op.axis == source.element_axis:
             _check_read(graph, node, (source, valid), known)
             return None
-        if valid is not None and isinstance(node.op, ops.Expand) and edge.before == edge.after:
-            raise mixing.positions(node, "gain, bias")
         if valid is not None and not _carried(edge, source, node):
             raise mixes(node, behind=valid.behind)
         if valid is None and not _alike(edge, node):
@@ -131,14 +129,13 @@ def _valid(graph: Graph, node: Node, known: Mapping[str, Valid], lengths: Tensor
                 "values that end together, and single entries",
             )
     found = _along(graph, node, sources)
-    mixing.check_constants(graph, node, found.left, found.right)
+    mixing.check_constants(graph, node, found.left)
     return _emitted(node, found)
 
 
 def _of_several(node: Node, valid: Valid | None) -> Valid | None:
     """One single element is whole in every sample."""
-    whole = valid is not None and node.element_axis is not None and node.shape[node.element_axis] == 1
-    return None if whole and valid is not None and valid.right == 0 else valid
+    return None if node.element_axis is not None and node.shape[node.element_axis] == 1 else valid
 
 
 def _begun(node: Node, edge: Edge, batch: int) -> Valid | None:
@@ -168,7 +165,7 @@ def _check_read(graph: Graph, node: Node, read: tuple[Node, Valid], known: Mappi
     assert isinstance(op, ops.Slice)
     if op.stop - op.start != 1:
         raise mixes(node, behind=valid.behind)
-    if op.start == 0 and valid.right == 0:
+    if op.start == 0:
         return
     if op.start != source.shape[op.axis] - 1 or not _keeps_its_end(graph, source, known):
         raise refused(
@@ -207,14 +204,12 @@ def _along(graph: Graph, node: Node, sources: list[Source]) -> Valid:
     own = [valid for valid in valids if not valid.spread] or valids
     if any(not torch.equal(valid.lengths, own[0].lengths) for valid in own):
         raise refused(node, "values that reach differently far", "values that end together")
-    rights = [valid.right for valid in valids]
     found = Valid(
         own[0].lengths,
         behind=any(valid.behind for valid in valids),
         silent=all(valid is not None and valid.silent for _, _, valid in sources),
         spread=all(valid.spread for valid in valids),
         left=max(valid.left for valid in valids),
-        right=None if None in rights else max(right for right in rights if right is not None),
     )
     window = _window(graph, node, sources[0][1])
     return found if window is None else _windowed(graph, node, found, window)
@@ -229,7 +224,7 @@ def _emitted(node: Node, found: Valid) -> Valid:
     if not isinstance(node.op, ops.EMITTING):
         return found
     silent = not found.behind and not found.spread
-    return replace(found, silent=silent, left=0, right=0)
+    return replace(found, silent=silent, left=0)
 
 
 # ---------------------------------------------------------------- windows
@@ -295,13 +290,11 @@ def _windowed(graph: Graph, node: Node, found: Valid, window: _Window) -> Valid:
             "at least one window of every convolution",
             "pad the shorter samples, or leave them out",
         )
-    right = None if found.right is None else found.right + window.after + window.ceil
     return replace(
         found,
         lengths=torch.tensor(counts),
         silent=found.silent and isinstance(node.op, ops.Pad),
         left=-(-(found.left + window.before) // window.stride),
-        right=None if right and window.stride > 1 else right,
     )
 
 

@@ -38,38 +38,26 @@ def mixes(node: Node, *, behind: bool) -> DataError:
     )
 
 
-def check_constants(graph: Graph, node: Node, left: int, right: int | None) -> None:
+def check_constants(graph: Graph, node: Node, left: int) -> None:
     """Constants of a node are those of any length: alike for all elements but those at the start.
 
-    Padding of a value with an offset makes a bias that differs at the borders. Where all but the first
-    `left` elements are alike, and one of them lies out of reach of both borders, the border at the end
-    adds nothing, at any length.
+    Padding in front of a value with an offset makes a bias that differs there, whatever the length; what
+    padding behind it does is marked by `quantise.integer`.
 
     Args:
         left: elements at the start that padding may alter.
-        right: likewise at the end; None: that it alters in another way at another length.
 
     Raises:
-        DataError: they are not.
+        DataError: they differ elsewhere.
     """
     axis = node.element_axis
     assert axis is not None
     for field, tensor, own in _placed(graph, node, axis):
-        size, gain = tensor.shape[own], field in GAINS
-        first = 0 if gain else min(left, size - 1)
+        size = tensor.shape[own]
+        first = 0 if field in GAINS else min(left, size - 1)
         rest = tensor.narrow(own, first, size - first)
-        differ = bool((rest != rest.narrow(own, 0, 1)).any())
-        hidden = not gain and right != 0 and (right is None or size <= left + right)
-        if differ:
+        if bool((rest != rest.narrow(own, 0, 1)).any()):
             raise positions(node, field)
-        if hidden:
-            raise refused(
-                node,
-                f"{field} behind padding at the end of a captured sequence of only {size}",
-                "more elements than the padding of windows reaches, without a stride",
-                "put the normalisation outside the model, capture a longer example, or run samples of one "
-                "length together",
-            )
 
 
 def positions(node: Node, field: str) -> DataError:

@@ -149,8 +149,8 @@ class Slice:
 class Expand:
     """Broadcast to `shape`.
 
-    Integer: to the same shape it does nothing, and says that constants which differ from element to element
-    were added or multiplied here; they went into units and biases.
+    Integer: to the same shape it does nothing, and says that constants came in here (they are in units and
+    biases) which differ from element to element, or do so at another length.
     """
 
     shape: Ints

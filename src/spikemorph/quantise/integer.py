@@ -28,8 +28,8 @@ class Draft:
     """An integer graph in the making; lives inside `integer_graph` only.
 
     Args:
-        placed: by name of an affine op that became an expansion to its own shape, the axes along which its
-            constants differ.
+        placed: by name of an expansion to the same shape, the axes along which constants differ that were
+            added there, or would differ at another size.
     """
 
     network: QuantisedNetwork
@@ -101,8 +101,8 @@ def integer_graph(network: QuantisedNetwork) -> Graph:
 def _marked(graph: Graph, placed: Mapping[str, set[int]]) -> Graph:
     """Of the expansions that stand for constants, those stay whose constants differ along the elements.
 
-    Their constants may end up where nothing shows it any more, in the scale of a last element that is read,
-    and `evaluate.lengths` has to know.
+    `evaluate.lengths` has to know of them where the constants themselves do not show it: in the scale of a
+    last element that is read, or at both borders of a sequence that is too short to have anything between.
     """
     kept: list[Node] = []
     names = {name: name for name in graph.by_name}
@@ -159,6 +159,19 @@ def _weighted(draft: Draft, node: Node, cell: Cell) -> None:
     assert isinstance(node.op, ops.Conv | ops.Linear)
     weight = draft.keep(f"{node.name}.weight", _whole(cell.integers["weight"]))
     draft.add(node, replace(node.op, weight=weight, bias=None))
+    if isinstance(node.op, ops.Conv):
+        _bordered(draft, node, {1 + place for place, n in enumerate(node.op.padding) if n})
+
+
+def _bordered(draft: Draft, node: Node, axes: set[int]) -> None:
+    """Padding behind a value with an offset leaves an expansion to the same shape, for `_marked` to judge."""
+    offset = draft.cells[node.inputs[0]].offset
+    filled = isinstance(node.op, ops.Pad) and node.op.value != 0
+    if axes and (filled or (offset is not None and bool((offset != 0).any()))):
+        name = f"{node.name}.border"
+        draft.placed[name] = axes
+        draft.nodes.append(replace(node, name=name, op=ops.Expand(node.shape), inputs=(node.name,)))
+        draft.names[node.name] = name
 
 
 @FREEZE.rule(ops.AxisMap)
@@ -240,6 +253,7 @@ def _fits(factor: Tensor, shape: tuple[int, ...]) -> bool:
 def _pad(draft: Draft, node: Node, cell: Cell) -> None:
     assert isinstance(node.op, ops.Pad)
     draft.add(node, ops.Pad(node.op.pads))
+    _bordered(draft, node, {axis for axis, n in enumerate(node.op.pads[1::2]) if n})
 
 
 @FREEZE.rule(ops.Concat, ops.Reshape, ops.Permute, ops.Slice, ops.Expand, ops.Mul, ops.MaxPool, ops.AMax)
