@@ -252,3 +252,52 @@ def test_lengths_are_verified_too() -> None:
     assert wrong.neurons_different > 0
     with pytest.raises(DataError):
         sm.verify(convert(graph), graph, x, lengths=torch.tensor([8, 2, 9]))
+
+
+def test_a_certificate_with_lengths_says_so_and_is_rechecked_with_them() -> None:
+    graph, (x,) = quantised(TWO), samples(TWO, 3)
+    net, lengths = convert(graph), torch.tensor([8, 2, 5])
+    made, whole = verify(net, graph, x, lengths=lengths), verify(net, graph, x)
+    assert (len(made.lengths_hash), whole.lengths_hash) == (64, "")
+    assert made.data_hash != whole.data_hash
+    text = made.to_json()
+    assert recheck(text, net, graph, x, lengths=lengths, engine=Reference())[1] == ()
+    assert recheck(text, net, graph, x, lengths=lengths.tolist())[1] == ()  # type: ignore[arg-type]
+    for other in (None, torch.tensor([8, 2, 4])):
+        _, wrong = recheck(text, net, graph, x, lengths=other)
+        assert "lengths_hash" in {each.split(":")[0] for each in wrong}
+    older = {name: each for name, each in json.loads(whole.to_json()).items() if name != "lengths_hash"}
+    assert recheck(json.dumps(older), net, graph, x)[1] == ()
+
+
+def test_only_what_stands_in_front_of_the_ends_is_counted() -> None:
+    how = How(elements=8, front=(Window("conv", 3, padding=1),), both=True, behind="linear")
+    graph, (x,) = quantised(how), samples(how, 3)
+    net, lengths = convert(graph), torch.tensor([8, 2, 5])
+    made = verify(net, graph, x, lengths=lengths, handover=Delta())
+    assert (made.neurons_compared, made.outputs_compared) == (15 * 3 * how.units, 15 * 2)
+    assert made.spikes_per_neuron == pytest.approx(made.spikes / made.neurons_compared)
+    run = Reference().run(
+        net, input_counts(graph, x), steps=None, record=(), handover=Delta(), lengths=lengths
+    )
+    timing = schedule(graph).rounds
+    steps = [
+        int(run.element_steps[now, sample])
+        for sample, length in enumerate(lengths.tolist())
+        for now in sorted({rounds[n] for rounds in timing.values() for n in range(min(length, len(rounds)))})
+    ]
+    assert made.steps_mean == pytest.approx(sum(steps) / len(steps))
+    behind = x.clone()
+    behind[1, :, 2:], behind[2, :, 5:] = torch.nan, 1e9
+    assert verify(net, graph, behind, lengths=lengths, handover=Delta()) == made
+    assert verify(net, graph, x.where(torch.isfinite(behind), 1e9)).saturated_samples > made.saturated_samples
+
+
+def test_a_wrong_neuron_of_one_single_element_is_found_with_lengths_too() -> None:
+    how = How(elements=1)
+    graph, x = quantised(how), samples(how, 4)
+    node = graph.neurons[0]
+    assert isinstance(node.op, ops.Recurrence)
+    assert isinstance(node.op.cell, ops.Neuron)
+    net, lengths = altered(graph, node.op.cell.breakpoints, 0, -(10**6)), torch.ones(4, dtype=torch.int64)
+    assert verify(net, graph, x, lengths=lengths).first_difference == verify(net, graph, x).first_difference
