@@ -31,55 +31,20 @@ def reach_windows(stage: Array, table: Array, space: Space) -> None:
 
 
 @compiled
-def block(
-    kind: int,
-    acc: Array,
-    stage: Array,
-    table: Array,
-    lanes: Array,
-    targets: Array,
-    own: int,
-    row: tuple[int, int],
-    sent: Array,
-) -> int:
-    """32 numbers of a stage at place `own`: which send, and in the high half which are still pending."""
-    position, lane = row
-    bits: int
-    at, most = stage[COUNTS] + own, stage[LARGEST]
-    if kind == NEURON:
-        first, padded = stage[BREAKS] + lane, stage[PADDED]
-        sums = stage[SUMS] + own
-        bits = step_block(acc, sums, at, lanes, first, padded, stage[BREAK_COUNT], stage[LO], most, sent)
-    elif kind == POOL:
-        first = stage[WINDOWS] + position * stage[TAPS]
-        sums = stage[SUMS] + lane
-        bits = pool_block(acc, sums, stage[PADDED], at, table, first, stage[TAPS], most, sent)
-    elif kind == RELAY:
-        bits = relay_block(acc, stage[SUMS] + own, sent)
-    elif kind == CODED:
-        bits = goal_block(acc, at, targets, stage[TARGET] + own, most, sent)
-    else:
-        bits = jump_block(acc, at, targets, stage[TARGET] + own, sent)
-    return bits
-
-
-@compiled
-def emit_blocks(
-    acc: Array,
-    stage: Array,
-    table: Array,
-    lanes: Array,
-    targets: Array,
-    space: Space,
-    train: int,
-    everything: bool,
+def emit_tracking(
+    acc: Array, stage: Array, table: Array, lanes: Array, space: Space, train: int, everything: bool
 ) -> bool:
-    """32 channels at once, where something arrived or was pending; False: no room."""
-    kind, padded, positions, sent = stage[KIND], stage[PADDED], stage[POSITIONS], space.sent
-    changed = space.mark if kind == POOL else space.touched
-    if kind == POOL:
+    """Neurons and pools, 32 channels at once, where something arrived or was pending; False: no room.
+
+    Arrays go into vector instructions alone: numba counts references at every call of a function.
+    """
+    pool, padded, sums, counts = stage[KIND] == POOL, stage[PADDED], stage[SUMS], stage[COUNTS]
+    breaks, n, lo, most = stage[BREAKS], stage[BREAK_COUNT], stage[LO], stage[LARGEST]
+    windows, taps, positions = stage[WINDOWS], stage[TAPS], stage[POSITIONS]
+    if pool:
         reach_windows(stage, table, space)
-    place, value, waiting, starts = space.place, space.value, space.pending, space.train
+    changed = space.mark if pool else space.touched
+    place, value, waiting, starts, sent = space.place, space.value, space.pending, space.train, space.sent
     first_spike = top = space.totals[TOP]
     room, size, any_pending = len(place) - padded, 0, 0
     for p in range(positions):
@@ -92,14 +57,58 @@ def emit_blocks(
         pending = 0
         for lane in range(0, padded, LANES):
             own = p * padded + lane
-            bits = block(kind, acc, stage, table, lanes, targets, own, (p, lane), sent)
+            if pool:
+                first = windows + p * taps
+                bits = pool_block(acc, sums + lane, padded, counts + own, table, first, taps, most, sent)
+            else:
+                bits = step_block(
+                    acc, sums + own, counts + own, lanes, breaks + lane, padded, n, lo, most, sent
+                )
             pending |= bits >> LANES
             fired = bits & FIRED
             while fired != 0:
                 c = lowest(fired)
                 fired &= fired - 1
-                place[top] = own + c
-                value[top] = sent[c]
+                place[top], value[top] = own + c, sent[c]
+                size += abs(sent[c])
+                top += 1
+        waiting[p] = pending != 0
+        any_pending |= pending
+    starts[train + positions] = top
+    close(space.totals, top, size, top - first_spike, any_pending != 0)
+    return True
+
+
+@compiled
+def emit_given(acc: Array, stage: Array, targets: Array, space: Space, train: int, everything: bool) -> bool:
+    """Inputs and relays, 32 channels at once: towards given targets, or what arrived; False: no room."""
+    kind, padded, sums, counts = stage[KIND], stage[PADDED], stage[SUMS], stage[COUNTS]
+    target, most, positions = stage[TARGET], stage[LARGEST], stage[POSITIONS]
+    changed, waiting, starts, sent = space.touched, space.pending, space.train, space.sent
+    place, value = space.place, space.value
+    first_spike = top = space.totals[TOP]
+    room, size, any_pending = len(place) - padded, 0, 0
+    for p in range(positions):
+        starts[train + p] = top
+        if not (everything or changed[p] or waiting[p]):
+            continue
+        if top > room:
+            return False
+        changed[p] = 0
+        pending = 0
+        for own in range(p * padded, (p + 1) * padded, LANES):
+            if kind == RELAY:
+                bits = relay_block(acc, sums + own, sent)
+            elif kind == CODED:
+                bits = goal_block(acc, counts + own, targets, target + own, most, sent)
+            else:
+                bits = jump_block(acc, counts + own, targets, target + own, sent)
+            pending |= bits >> LANES
+            fired = bits & FIRED
+            while fired != 0:
+                c = lowest(fired)
+                fired &= fired - 1
+                place[top], value[top] = own + c, sent[c]
                 size += abs(sent[c])
                 top += 1
         waiting[p] = pending != 0

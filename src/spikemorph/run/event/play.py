@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spikemorph.run.event.compiled import compiled
-from spikemorph.run.event.emit import emit_blocks, emit_singly, send_product
+from spikemorph.run.event.emit import emit_given, emit_singly, emit_tracking, send_product
 from spikemorph.run.event.program import EdgeKind, Kind
 from spikemorph.run.event.scatter import add_dense, add_grouped, add_links, add_straight
 from spikemorph.run.event.tables import (
@@ -83,8 +83,10 @@ def send(
     hold = len(held[0]) > 0 and stage[HOLD] >= 0
     if kind in (STEPS, WINDOWED) or (hold and kind in (NEURON, POOL)):
         return emit_singly(acc, stage, packed.table, lanes, space, train, everything, held)
-    every = everything or (kind in (ANALOG, CODED) and first)
-    return emit_blocks(acc, stage, packed.table, lanes, targets, space, train, every)
+    if kind in (NEURON, POOL):
+        return emit_tracking(acc, stage, packed.table, lanes, space, train, everything)
+    every = first and kind in (ANALOG, CODED)
+    return emit_given(acc, stage, targets, space, train, every)
 
 
 @compiled
