@@ -136,8 +136,13 @@ class Tally:
                 do="run fewer samples or a shorter sequence, or record SpikeCounts() and LayerSpikes()",
             )
 
-    def finish(self, counts: Mapping[str, Tensor]) -> Run:
-        """The result."""
+    def finish(self, counts: Mapping[str, Tensor], work: tuple[Work, ...] | None = None) -> Run:
+        """The result.
+
+        Args:
+            work: where the engine itself counted what arrived.
+        """
+        own = tuple(Work(graph, arrivals) for graph, arrivals in self.work.values())
         return Run(
             graph=self.network.graph,
             raw=self.raw,
@@ -146,7 +151,7 @@ class Tally:
             element_settled=torch.stack(self.element_settled),
             layer_spikes=self.spikes,
             layer_events=self.events,
-            work=tuple(Work(graph, arrivals) for graph, arrivals in self.work.values()),
+            work=own if work is None else work,
             counts={name: each.cpu().to(torch.int64) for name, each in counts.items()}
             if self.wants(SpikeCounts)
             else None,

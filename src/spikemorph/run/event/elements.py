@@ -15,13 +15,13 @@ from torch import Tensor
 from spikemorph.evaluate.lengths import Valid
 from spikemorph.run.cells import scattered
 from spikemorph.run.event.notice import announce
-from spikemorph.run.event.plans import Network, Ready, space_for
+from spikemorph.run.event.plans import Arrived, Network, Ready, space_for
 from spikemorph.run.event.play import play_batch
 from spikemorph.run.event.stepwise import advance
 from spikemorph.run.event.tables import DONE, MORE_SPIKES, Array, How, S, Sizes, Space
 from spikemorph.run.handover import Delta, Handover
 from spikemorph.run.record import Record
-from spikemorph.run.result import Run
+from spikemorph.run.result import Run, Work
 from spikemorph.run.settled import Holds, Settled
 from spikemorph.run.tally import Tally, emissions
 
@@ -57,6 +57,7 @@ class Elements:
     stepwise: bool
     counts: bool
     ran: list[int]
+    hits: dict[int, tuple[Ready, Array]]
 
     @classmethod
     def begin(
@@ -72,9 +73,9 @@ class Elements:
         """Nothing has run."""
         whole = tuple(each.to(torch.int64) for each in inputs)
         counts = len(known.plan.cells) > 1 or len(record) > 0
-        settled = Settled.begin(known.plan, whole, valid)
+        begin = Settled.begin(known.plan, whole, valid) if counts else Settled(known.plan, whole, {}, valid)
         tally = Tally.begin(known.network, known.plan, len(whole[0]), record)
-        return cls(known, settled, tally, threads, stepwise, counts, [])
+        return cls(known, begin, tally, threads, stepwise, counts, [], {})
 
     def run(self, steps: int | None, handover: Handover) -> tuple[Run, Tensor]:
         """All elements; the result, and the steps that every element ran."""
@@ -95,8 +96,9 @@ class Elements:
             before = ready
         coded = [node.name for node in self.known.plan.graph.inputs if node.name in self.tally.spikes]
         given = dict(zip((n.name for n in self.known.plan.graph.inputs), self.settled.inputs, strict=True))
+        work = tuple(Work(ready.cell.graph, Arrived(ready, hits)) for ready, hits in self.hits.values())
         return (
-            self.tally.finish({**{name: given[name] for name in coded}, **self.settled.counts}),
+            self.tally.finish({**{name: given[name] for name in coded}, **self.settled.counts}, work),
             torch.tensor(self.ran),
         )
 
@@ -136,10 +138,9 @@ class Elements:
     def _close(self, ready: Ready, played: Played, workers: list[Worker]) -> None:
         """Books of an element, and what it left settled."""
         cell, tally = ready.cell, self.tally
-        known = tally.work[id(cell.graph)][1]
-        for worker in workers:
-            for name, each in ready.arrivals(worker.hits).items():
-                known[name] = known[name] + each if name in known else each
+        total = np.sum([worker.hits for worker in workers], axis=0)
+        before = self.hits.get(id(cell.graph))
+        self.hits[id(cell.graph)] = ready, total if before is None else before[1] + total
         steps = int(played.marks[:, 1].max())
         self.ran.append(steps)
         if self.counts:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import final
 
 import numpy as np
@@ -63,6 +63,27 @@ class Ready:
                 total += np.where(index < 0, 0, hits[start + index.clip(min=0)])
             result[each.node] = torch.from_numpy(total.reshape(each.shape))
         return result
+
+
+@final
+class Arrived(Mapping[str, Tensor]):
+    """What arrived at every op that does work, made from events by place when somebody looks."""
+
+    def __init__(self, ready: Ready, hits: Array) -> None:
+        self._ready, self._hits = ready, hits
+
+    @cached_property
+    def _found(self) -> dict[str, Tensor]:
+        return self._ready.arrivals(self._hits)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 @final
@@ -152,6 +173,6 @@ def space_for(packed: Packed, spikes: int, steps: int) -> Space:
         pending=np.zeros(positions, dtype=np.uint8),
         sent=np.zeros(32, dtype=np.int32),
         snap=np.zeros(int(sizes[Sizes.SNAP]) * steps, dtype=np.int32),
-        hits=np.zeros(int(sizes[Sizes.HITS]), dtype=np.int64),
+        hits=np.zeros(int(sizes[Sizes.HITS]), dtype=np.int32),
         totals=np.zeros(len(T), dtype=np.int64),
     )

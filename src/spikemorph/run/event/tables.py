@@ -140,7 +140,7 @@ class Space(NamedTuple):
     snap: Array
     """int32: sums of readouts after every step."""
     hits: Array
-    """int64: events by place."""
+    """int32: events by place."""
     totals: Array
     """int64: see `T`."""
 
