@@ -28,7 +28,7 @@ REQUIRED = {
     "spike_kind", "analog_inputs", "steps_max", "steps_mean", "steps_bound", "levels", "elements",
     "spikes_per_neuron", "synaptic_operations", "macs", "energy", "seconds",
 }  # fmt: skip
-FEW = {"s-mnist": 20}
+FEW = {"s-mnist": 20, "ps-mnist": 20, "s-mnist-784": 4, "lidar": 20}
 """Samples of networks that take long."""
 RESULTS = Path(__file__).parent.parent / "results"
 
