@@ -176,6 +176,15 @@ def _small(width: int) -> tuple[SpikingNetwork, Tensor]:
     return sm.convert(graph), x
 
 
+def test_numbers_that_are_read_twice_count_twice() -> None:
+    for seed in (42191, 7, 8, 9):
+        net, counts = drawn(seed, loops=True, batch=3)
+        dense, event = (
+            engine.run(net, counts, steps=None, record=(Everything(),)) for engine in (Dense(), Event())
+        )
+        assert_same_run(event, dense)
+
+
 @pytest.mark.parametrize("arguments", [{"threads": 0}, {"batch": 0}, {"threads": 1.5}, {"batch": True}])
 def test_unfit_arguments_are_refused(arguments: dict[str, int]) -> None:
     with pytest.raises(RunError, match=r"Event\((threads|batch)\)") as caught:

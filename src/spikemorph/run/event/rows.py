@@ -111,10 +111,10 @@ def sourced(form: Windowed, term: Term, layout: Layout, place: Ints) -> Edge | N
 
 
 def _flat(form: Windowed, index: Ints, term: Term, layout: Layout, place: Ints) -> Edge:
-    """All of a value into one position: every place of the stage has a row of its own."""
+    """All of a value into one position: every place of the stage has a row, the sum of those it stands for."""
     weight = np.zeros((layout.size, form.weight.shape[2]), dtype=np.int64)
     own = index >= 0
-    weight[index[own]] = form.weight[0, own] * term.sign
+    np.add.at(weight, index[own], form.weight[0, own] * term.sign)
     near = np.arange(layout.positions)[None]
     return _edge(term, near, place, weight.reshape(layout.positions, layout.padded, -1), None)
 
