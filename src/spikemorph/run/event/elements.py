@@ -138,9 +138,11 @@ class Elements:
     def _close(self, ready: Ready, played: Played, workers: list[Worker]) -> None:
         """Books of an element, and what it left settled."""
         cell, tally = ready.cell, self.tally
-        total = np.sum([worker.hits for worker in workers], axis=0)
-        before = self.hits.get(id(cell.graph))
-        self.hits[id(cell.graph)] = ready, total if before is None else before[1] + total
+        for worker in workers:
+            if id(cell.graph) in self.hits:
+                self.hits[id(cell.graph)][1][:] += worker.hits
+            else:
+                self.hits[id(cell.graph)] = ready, worker.hits
         steps = int(played.marks[:, 1].max())
         self.ran.append(steps)
         if self.counts:

@@ -217,18 +217,20 @@ def play_batch(
         books: int64 [samples, books, 2]; int64 [samples, 3]: last step with a spike, steps run, whether
             unsettled; int32 [samples, n], what is collected.
     """
-    backup = (states[0][0].copy(), states[1][0].copy())
+    kept = 0 if how.fresh == 1 else 1
+    backup = (states[0][:kept].copy(), states[1][:kept].copy())
     counted, marks, found = books
     for i in range(first, len(targets)):
         row = min(i, len(states[0]) - 1)
         state = (states[0][row], states[1][row])
         if how.fresh == 0:
-            backup[0][:] = state[0]
-            backup[1][:] = state[1]
+            backup[0][0] = state[0]
+            backup[1][0] = state[1]
         ended = play(packed, state, targets[i], space, how, (held[0][i], held[1][i]), counted[i])
         if ended != DONE:
-            state[0][:] = backup[0]
-            state[1][:] = backup[1]
+            if how.fresh == 0:
+                state[0][:] = backup[0][0]
+                state[1][:] = backup[1][0]
             counted[i] = 0
             return i, ended
         count_hits(packed, space, how.most)

@@ -111,7 +111,7 @@ def sourced(form: Windowed, term: Term, layout: Layout, place: Ints) -> Edge | N
 
 
 def _flat(form: Windowed, index: Ints, term: Term, layout: Layout, place: Ints) -> Edge:
-    """All of a value into one position: every place of the stage has a row, the sum of those it stands for."""
+    """All of a value into one position: every place has a row, the sum of those it stands for."""
     weight = np.zeros((layout.size, form.weight.shape[2]), dtype=np.int64)
     own = index >= 0
     np.add.at(weight, index[own], form.weight[0, own] * term.sign)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spikemorph.run.event.compiled import compiled
 from spikemorph.run.event.tables import Array, E
-from spikemorph.run.event.vector import add_rows32, add_rows64
+from spikemorph.run.event.vector import add_runs32, add_runs64, add_runs128
 
 OUTS, RUNS, RUN_ITEMS, PLACE, WHERE = int(E.OUTS), int(E.RUNS), int(E.RUN_ITEMS), int(E.PLACE), int(E.WHERE)
 ROWS, WIDTH, STARTS = int(E.ROWS), int(E.WIDTH), int(E.STARTS)
@@ -51,8 +51,7 @@ def add_dense(
     touched: Array,
 ) -> None:
     """Rows of weights: for each out position the spikes of a whole run of source positions at once."""
-    place, value, train = spikes
-    reach = mark_reached(edge, table, train, at, mark)
+    reach = mark_reached(edge, table, spikes[2], at, mark)
     if reach == 0:
         return
     width, runs, items, rows = edge[WIDTH], edge[RUNS], edge[RUN_ITEMS], edge[ROWS]
@@ -61,20 +60,19 @@ def add_dense(
         if reach == 1 and mark[p] == 0:
             continue
         mark[p] = 0
-        hit = False
-        for r in range(table[runs + p], table[runs + p + 1]):
-            a, b = train[at + table[items + 3 * r + 1]], train[at + table[items + 3 * r + 2]]
-            if a == b:
-                continue
-            hit = True
-            first, own = rows + table[items + 3 * r] * width, base + table[places + p]
-            lane = 0
-            while lane + 64 <= width:
-                add_rows64(acc, own + lane, weights, first + lane, width, place, value, a, b)
-                lane += 64
-            if lane < width:
-                add_rows32(acc, own + lane, weights, first + lane, width, place, value, a, b)
-        if hit:
+        own = base + table[places + p]
+        r, end = items + 3 * table[runs + p], items + 3 * table[runs + p + 1]
+        hits = 0
+        lane = 0
+        while lane + 128 <= width:
+            hits += add_runs128(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
+            lane += 128
+        if lane + 64 <= width:
+            hits += add_runs64(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
+            lane += 64
+        if lane < width:
+            hits += add_runs32(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
+        if hits > 0:
             touched[table[where + p]] = 1
 
 

@@ -58,11 +58,25 @@ def _resize(builder: Any, value: Any, kind: Any) -> Any:
 
 
 def _adding(lanes: int) -> Any:
-    """acc[at : at + lanes] += sum over spikes k of val[k] * weight[first + ch[k] * width ...]."""
+    """acc[at : at + lanes] += the rows of all spikes of some runs; how many spikes there were.
+
+    Run r takes the spikes train[t + table[r + 1]]..train[t + table[r + 2]]; spike k of it adds
+    val[k] * weight[first + (table[r] + place[k]) * width ...]. Runs lie three numbers apart.
+    """
 
     @instruction
-    def add_rows(
-        typing: Any, acc: Any, at: Any, weight: Any, first: Any, width: Any, ch: Any, val: Any, a: Any, b: Any
+    def add_runs(
+        typing: Any,
+        acc: Any,
+        at: Any,
+        weight: Any,
+        first: Any,
+        width: Any,
+        spikes: Any,
+        t: Any,
+        table: Any,
+        r: Any,
+        end: Any,
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             kinds = signature.args
@@ -70,26 +84,39 @@ def _adding(lanes: int) -> Any:
             rows = ir.VectorType(ir.IntType(kinds[2].dtype.bitwidth), lanes)
             own = _data(context, builder, kinds[0], args[0], args[1], sums)
             total = cgutils.alloca_once_value(builder, _load(builder, own))
-            channels = context.make_array(kinds[5])(context, builder, args[5]).data
-            sizes = context.make_array(kinds[6])(context, builder, args[6]).data
-            with cgutils.for_range_slice(builder, args[7], args[8], I64(1)) as (k, _):
-                row = builder.sext(builder.load(builder.gep(channels, [k])), I64)
-                size = _resize(builder, builder.load(builder.gep(sizes, [k])), sums.element)
-                start = builder.add(args[3], builder.mul(row, args[4]))
-                found = _load(builder, _data(context, builder, kinds[2], args[2], start, rows))
-                step = builder.mul(_resize(builder, found, sums), _splat(builder, size, sums))
-                builder.store(builder.add(builder.load(total), step), total)
+            count = cgutils.alloca_once_value(builder, I64(0))
+            place, value, train = (
+                context.make_array(kinds[5][i])(context, builder, builder.extract_value(args[5], i)).data
+                for i in range(3)
+            )
+            items = context.make_array(kinds[7])(context, builder, args[7]).data
+            with cgutils.for_range_slice(builder, args[8], args[9], I64(3)) as (run, _):
+                shift, q, stop = (
+                    builder.sext(builder.load(builder.gep(items, [builder.add(run, I64(i))])), I64)
+                    for i in range(3)
+                )
+                a, b = (builder.load(builder.gep(train, [builder.add(args[6], each)])) for each in (q, stop))
+                base = builder.add(args[3], builder.mul(shift, args[4]))
+                builder.store(builder.add(builder.load(count), builder.sub(b, a)), count)
+                with cgutils.for_range_slice(builder, a, b, I64(1)) as (k, _):
+                    row = builder.sext(builder.load(builder.gep(place, [k])), I64)
+                    size = _resize(builder, builder.load(builder.gep(value, [k])), sums.element)
+                    start = builder.add(base, builder.mul(row, args[4]))
+                    found = _load(builder, _data(context, builder, kinds[2], args[2], start, rows))
+                    step = builder.mul(_resize(builder, found, sums), _splat(builder, size, sums))
+                    builder.store(builder.add(builder.load(total), step), total)
             _store(builder, builder.load(total), own)
-            return context.get_dummy_value()
+            return builder.load(count)
 
         counts = [types.int64] * 2
-        return types.void(acc, types.int64, weight, *counts, ch, val, *counts), codegen
+        return types.int64(acc, types.int64, weight, *counts, spikes, types.int64, table, *counts), codegen
 
-    return add_rows
+    return add_runs
 
 
-add_rows32 = _adding(32)
-add_rows64 = _adding(64)
+add_runs32 = _adding(32)
+add_runs64 = _adding(64)
+add_runs128 = _adding(128)
 
 
 def _track(context: Any, builder: Any, target: Any, own: Any, largest: Any, sent: Any) -> Any:
