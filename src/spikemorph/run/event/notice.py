@@ -12,7 +12,7 @@ def announce() -> None:
     """One line before the first call that has to compile."""
     kernel: Any = play_batch
     if not kernel.signatures and not _kept(kernel):
-        print("spikemorph: compiling the event engine, once, for about half a minute", file=sys.stderr)
+        sys.stderr.write("spikemorph: compiling the event engine, once, for about half a minute\n")
 
 
 def _kept(kernel: Any) -> bool:
