@@ -24,6 +24,7 @@ from spikemorph.run.handover import Delta, Fresh
 from spikemorph.run.record import Everything, LayerSpikes, Outputs, SpikeCounts
 from spikemorph.run.reference import Reference
 from spikemorph.run.simulate import simulate
+from spikemorph.run.stream import stream
 from spikemorph.verify.certificate import verify
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "SpikeCounts",
     "SpikemorphError",
     "Spikes",
+    "stream",
     "Ternary",
     "trainable",
     "verify",

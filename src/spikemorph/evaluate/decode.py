@@ -21,14 +21,18 @@ def decode(graph: Graph, raw: Mapping[str, Tensor]) -> Any:
         graph: integer dialect.
         raw: integers by readout node name, [batch, *shape], bias included.
     """
+    return structure.build(graph.structure, leaves(graph, raw))
+
+
+def leaves(graph: Graph, raw: Mapping[str, Tensor]) -> list[Tensor]:
+    """The same without the nesting: every output in turn."""
     values = {
         node.name: _scaled(graph, node.op, raw[node.name])
         for node in graph.readouts
         if isinstance(node.op, Readout)
     }
     values = host_values(graph, values)
-    leaves = [_rounded(values[name]) for name in graph.outputs]
-    return structure.build(graph.structure, leaves)
+    return [_rounded(values[name]) for name in graph.outputs]
 
 
 def _scaled(graph: Graph, op: Readout, raw: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import final
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from spikemorph.evaluate.lengths import Valid
-from spikemorph.run.cells import scattered
+from spikemorph.ir.elements import is_sequence
+from spikemorph.run.cells import Cell, scattered
 from spikemorph.run.event.notice import announce
 from spikemorph.run.event.plans import Arrived, Network, Ready, space_for
 from spikemorph.run.event.play import play_batch
@@ -56,8 +57,10 @@ class Elements:
     threads: int
     stepwise: bool
     counts: bool
-    ran: list[int]
-    hits: dict[int, tuple[Ready, Array]]
+    ran: list[int] = field(default_factory=list)
+    hits: dict[int, tuple[Ready, Array]] = field(default_factory=dict)
+    before: Ready | None = None
+    states: list[tuple[Array, Array]] = field(default_factory=list)
 
     @classmethod
     def begin(
@@ -72,28 +75,15 @@ class Elements:
     ) -> Elements:
         """Nothing has run."""
         whole = tuple(each.to(torch.int64) for each in inputs)
-        counts = len(known.plan.cells) > 1 or len(record) > 0
+        counts = is_sequence(known.plan.graph) or len(record) > 0
         begin = Settled.begin(known.plan, whole, valid) if counts else Settled(known.plan, whole, {}, valid)
         tally = Tally.begin(known.network, known.plan, len(whole[0]), record)
-        return cls(known, begin, tally, threads, stepwise, counts, [], {})
+        return cls(known, begin, tally, threads, stepwise, counts)
 
     def run(self, steps: int | None, handover: Handover) -> tuple[Run, Tensor]:
         """All elements; the result, and the steps that every element ran."""
-        before: Ready | None = None
-        states: list[tuple[Array, Array]] = []
         for cell in self.known.plan.cells:
-            ready = self.known.of(cell, counts=self.counts)
-            goes_on = isinstance(handover, Delta) and before is not None and before.cell.layout == cell.layout
-            if not goes_on:
-                states = []
-            how = How(steps or 0, int(not goes_on), 1, int(self.stepwise), 0, STEPS)
-            if goes_on and before is not None:
-                if before.packed is not ready.packed:
-                    _shift(states, before, ready)
-                elif steps is None:
-                    how = how._replace(everything=0)
-            states = self._element(ready, how, states, keeps=isinstance(handover, Delta))
-            before = ready
+            self.advance(cell, steps, handover)
         coded = [node.name for node in self.known.plan.graph.inputs if node.name in self.tally.spikes]
         given = dict(zip((n.name for n in self.known.plan.graph.inputs), self.settled.inputs, strict=True))
         work = tuple(Work(ready.cell.graph, Arrived(ready, hits)) for ready, hits in self.hits.values())
@@ -102,9 +92,23 @@ class Elements:
             torch.tensor(self.ran),
         )
 
-    def _element(
-        self, ready: Ready, how: How, states: list[tuple[Array, Array]], *, keeps: bool
-    ) -> list[tuple[Array, Array]]:
+    def advance(self, cell: Cell, steps: int | None, handover: Handover) -> None:
+        """One more element."""
+        ready, before = self.known.of(cell, counts=self.counts), self.before
+        keeps = isinstance(handover, Delta)
+        goes_on = keeps and before is not None and before.cell.layout == cell.layout
+        if not goes_on:
+            self.states = []
+        how = How(steps or 0, int(not goes_on), 1, int(self.stepwise), 0, STEPS)
+        if goes_on and before is not None:
+            if before.packed is not ready.packed:
+                _shift(self.states, before, ready)
+            elif steps is None:
+                how = how._replace(everything=0)
+        self._element(ready, how, keeps=keeps)
+        self.before = ready
+
+    def _element(self, ready: Ready, how: How, *, keeps: bool) -> None:
         cell = ready.cell
         targets = self.settled.targets(cell)
         held = _held(ready, self.settled.holds(cell, targets), len(targets[0]))
@@ -118,7 +122,7 @@ class Elements:
                 how,
                 placed[a:b],
                 (held[0][a:b], held[1][a:b]),
-                states[i] if states else None,
+                self.states[i] if self.states else None,
                 keeps=keeps,
             )
             for i, (a, b) in enumerate(bounds)
@@ -133,7 +137,7 @@ class Elements:
             with ThreadPoolExecutor(len(workers)) as pool:
                 played = _stacked(list(pool.map(Worker.all, workers)))
         self._close(ready, played, workers)
-        return [worker.states for worker in workers]
+        self.states = [worker.states for worker in workers]
 
     def _close(self, ready: Ready, played: Played, workers: list[Worker]) -> None:
         """Books of an element, and what it left settled."""
