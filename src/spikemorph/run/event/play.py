@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spikemorph.run.event.compiled import compiled
+from spikemorph.run.event.compiled import compiled, entry
 from spikemorph.run.event.emit import emit_given, emit_singly, emit_tracking, send_product
 from spikemorph.run.event.program import EdgeKind, Kind
 from spikemorph.run.event.scatter import add_dense, add_grouped, add_links, add_straight
@@ -197,7 +197,7 @@ def play(
     return DONE
 
 
-@compiled
+@entry
 def play_batch(
     packed: Packed,
     states: tuple[Array, Array],
