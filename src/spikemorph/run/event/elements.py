@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import final
 
@@ -16,7 +17,7 @@ from spikemorph.evaluate.lengths import Valid
 from spikemorph.ir.elements import is_sequence
 from spikemorph.run.cells import Cell, scattered
 from spikemorph.run.event.notice import announce
-from spikemorph.run.event.plans import Arrived, Network, Ready, space_for
+from spikemorph.run.event.plans import Arrived, Network, Ready, arrivals, space_for
 from spikemorph.run.event.play import play_batch
 from spikemorph.run.event.stepwise import advance
 from spikemorph.run.event.tables import DONE, MORE_SPIKES, Array, How, S, Sizes, Space
@@ -86,7 +87,10 @@ class Elements:
             self.advance(cell, steps, handover)
         coded = [node.name for node in self.known.plan.graph.inputs if node.name in self.tally.spikes]
         given = dict(zip((n.name for n in self.known.plan.graph.inputs), self.settled.inputs, strict=True))
-        work = tuple(Work(ready.cell.graph, Arrived(ready, hits)) for ready, hits in self.hits.values())
+        work = tuple(
+            Work(ready.cell.graph, Arrived(partial(arrivals, ready.program, ready.packed, 0, hits)))
+            for ready, hits in self.hits.values()
+        )
         return (
             self.tally.finish({**{name: given[name] for name in coded}, **self.settled.counts}, work),
             torch.tensor(self.ran),

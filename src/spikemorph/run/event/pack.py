@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -32,20 +32,31 @@ class _Pool:
 
 
 @final
-class _Packing:
+class Packing:
     """State of one packing."""
 
-    def __init__(self, program: Program, books: Mapping[str, int], counted: frozenset[int]) -> None:
-        self.program, self.books, self.counted = program, books, counted
+    def __init__(self) -> None:
+        self.program, self.books = Program((), {}, ()), dict[str, int]()
+        self.counted = frozenset[int]()
+        self.stages: list[list[int]] = []
+        self.first = 0
         self.table, self.lanes = _Pool(), (_Pool(), _Pool())
         self.weights = (_Pool(), _Pool(), _Pool())
         self.start = (_Pool(), _Pool())
         self.edges: list[list[int]] = []
         self.sizes = [0] * len(Sizes)
 
+    def add(self, program: Program, books: Mapping[str, int]) -> tuple[int, int]:
+        """One more program; its stages from, to."""
+        self.program, self.books, self.first = program, dict(books), len(self.stages)
+        self.counted = frozenset(stage for each in program.arrivals for stage, _ in each.terms)
+        for number, stage in enumerate(program.stages):
+            self.stages.append(self._stage(stage, number))
+        return self.first, len(self.stages)
+
     def packed(self) -> Packed:
-        stages = [self._stage(stage, number) for number, stage in enumerate(self.program.stages)]
-        self.sizes[Sizes.BOOKS] = len(self.books)
+        """All programs so far."""
+        stages = self.stages
         self.sizes[Sizes.STAGES] = len(stages)
         edges = np.array(self.edges, dtype=np.int64).reshape(-1, len(E))
         weights = [flat(pool.parts, kind) for pool, kind in zip(self.weights, _KINDS, strict=True)]
@@ -112,7 +123,7 @@ class _Packing:
     def _edge(self, edge: Edge, stage: Stage) -> list[int]:
         row = [-1] * len(E)
         source = self.program.stages[edge.source].layout
-        row[E.KIND], row[E.SOURCE] = edge.kind, edge.source
+        row[E.KIND], row[E.SOURCE] = edge.kind, self.first + edge.source
         row[E.SOURCES], row[E.SOURCE_PADDED] = source.positions, source.padded
         if edge.kind is EdgeKind.STRAIGHT:
             assert edge.weight is not None
@@ -173,11 +184,12 @@ def _code(numbers: Ints) -> int:
     return 2
 
 
-def pack(program: Program, books: Mapping[str, int]) -> Packed:
-    """A program as the kernels take it.
+def pack(programs: Sequence[tuple[Program, Mapping[str, int]]]) -> tuple[Packed, list[tuple[int, int]]]:
+    """Programs side by side as the kernels take them, and the stages of each.
 
     Args:
-        books: by local name of what emits, its line in the books.
+        programs: each with, by local name of what emits, its line in the books.
     """
-    counted = frozenset(stage for each in program.arrivals for stage, _ in each.terms)
-    return _Packing(program, books, counted).packed()
+    packing = Packing()
+    ranges = [packing.add(program, books) for program, books in programs]
+    return packing.packed(), ranges

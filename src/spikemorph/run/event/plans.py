@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -53,28 +53,33 @@ class Ready:
         shape = self.cell.graph.by_name[local].shape
         return torch.from_numpy(found[:, where]).reshape(len(found), *shape)
 
-    def arrivals(self, hits: Array) -> dict[str, Tensor]:
-        """Events by place to what arrived at every op that does work."""
-        result = {}
-        for each in self.program.arrivals:
-            total = np.zeros(len(each.terms[0][1]) if each.terms else 0, dtype=np.int64)
-            for stage, index in each.terms:
-                start = self.packed.stages[stage, S.HITS]
-                total += np.where(index < 0, 0, hits[start + index.clip(min=0)])
-            result[each.node] = torch.from_numpy(total.reshape(each.shape))
-        return result
+
+def arrivals(program: Program, packed: Packed, first: int, hits: Array) -> dict[str, Tensor]:
+    """Events by place to what arrived at every op that does work.
+
+    Args:
+        first: number of the program's first stage among those packed.
+    """
+    result = {}
+    for each in program.arrivals:
+        total = np.zeros(len(each.terms[0][1]) if each.terms else 0, dtype=np.int64)
+        for stage, index in each.terms:
+            start = packed.stages[first + stage, S.HITS]
+            total += np.where(index < 0, 0, hits[start + index.clip(min=0)])
+        result[each.node] = torch.from_numpy(total.reshape(each.shape))
+    return result
 
 
 @final
 class Arrived(Mapping[str, Tensor]):
     """What arrived at every op that does work, made from events by place when somebody looks."""
 
-    def __init__(self, ready: Ready, hits: Array) -> None:
-        self._ready, self._hits = ready, hits
+    def __init__(self, count: Callable[[], dict[str, Tensor]]) -> None:
+        self._count = count
 
     @cached_property
     def _found(self) -> dict[str, Tensor]:
-        return self._ready.arrivals(self._hits)
+        return self._count()
 
     def __getitem__(self, name: str) -> Tensor:
         return self._found[name]
@@ -89,11 +94,16 @@ class Arrived(Mapping[str, Tensor]):
 @final
 @dataclass(frozen=True, eq=False)
 class Network:
-    """All cells of a network; programs are made when they are first needed."""
+    """All cells of a network; programs are made when they are first needed.
+
+    Args:
+        tape: all cells laid out for whole sequences (`whole.Laid`), once they have been.
+    """
 
     network: SpikingNetwork
     plan: Plan
     ready: dict[tuple[int, bool], Ready] = field(default_factory=dict)
+    tape: list[Any] = field(default_factory=list)
 
     def of(self, cell: Cell, *, counts: bool) -> Ready:
         """The program of a cell.
@@ -139,7 +149,7 @@ def _ready(network: SpikingNetwork, cell: Cell, *, counts: bool) -> Ready:
     largest = network.spike.largest
     names = tuple(emissions(network, cell))
     program = lower(cell.graph, dict.fromkeys(names, largest))
-    packed = pack(program, {name: line for line, name in enumerate(names)})
+    packed, _ = pack([(program, {name: line for line, name in enumerate(names)})])
     wanted: list[Array] = []
     size = 0
     readouts: dict[str, slice] = {}

@@ -173,8 +173,9 @@ def play(
     how: How,
     held: tuple[Array, Array],
     books: Array,
+    stages: tuple[int, int],
 ) -> int:
-    """One sample from its state to its next one; whether there was room.
+    """One sample through some stages, from its state to its next one; whether there was room.
 
     Args:
         state: narrow and wide sums and counts, changed in place.
@@ -182,7 +183,7 @@ def play(
     """
     totals = space.totals
     totals[:] = 0
-    for number in range(packed.sizes[STAGES]):
+    for number in range(stages[0], stages[1]):
         stage = packed.stages[number]
         size, events = totals[SIZE], totals[EVENTS]
         if stage[WIDE] == 1:
@@ -220,20 +221,21 @@ def play_batch(
     kept = 0 if how.fresh == 1 else 1
     backup = (states[0][:kept].copy(), states[1][:kept].copy())
     counted, marks, found = books
+    stages = (0, int(packed.sizes[STAGES]))
     for i in range(first, len(targets)):
         row = min(i, len(states[0]) - 1)
         state = (states[0][row], states[1][row])
         if how.fresh == 0:
             backup[0][0] = state[0]
             backup[1][0] = state[1]
-        ended = play(packed, state, targets[i], space, how, (held[0][i], held[1][i]), counted[i])
+        ended = play(packed, state, targets[i], space, how, (held[0][i], held[1][i]), counted[i], stages)
         if ended != DONE:
             if how.fresh == 0:
                 state[0][:] = backup[0][0]
                 state[1][:] = backup[1][0]
             counted[i] = 0
             return i, ended
-        count_hits(packed, space, how.most)
+        count_hits(packed, space, how.most, stages)
         totals = space.totals
         marks[i, 0] = totals[LAST_SPIKE]
         marks[i, 1] = how.steps if how.steps > 0 else totals[LAST_PENDING] + 1
@@ -243,9 +245,9 @@ def play_batch(
 
 
 @compiled
-def count_hits(packed: Packed, space: Space, most: int) -> None:
+def count_hits(packed: Packed, space: Space, most: int, stages: tuple[int, int]) -> None:
     """Add the events of a sample, place by place."""
-    for number in range(packed.sizes[STAGES]):
+    for number in range(stages[0], stages[1]):
         stage = packed.stages[number]
         if stage[HITS] < 0:
             continue

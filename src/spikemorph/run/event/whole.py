@@ -1,0 +1,278 @@
+"""Sequences as one tape: which numbers every cell takes and leaves, laid out once for each network."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikemorph.ir.graph import Graph, Node
+from spikemorph.run.cell_rules import Port
+from spikemorph.run.cells import Cell
+from spikemorph.run.event.layout import Ints
+from spikemorph.run.event.lower import lower
+from spikemorph.run.event.notice import announce
+from spikemorph.run.event.pack import pack
+from spikemorph.run.event.plans import Arrived, Network, arrivals, space_for
+from spikemorph.run.event.program import Program
+from spikemorph.run.event.tables import DONE, MORE_SPIKES, Array, How, Packed, S, Sizes, Space
+from spikemorph.run.event.tape import C, Tape, play_tape
+from spikemorph.run.handover import Delta, Handover
+from spikemorph.run.record import Record, SpikeCounts
+from spikemorph.run.result import Run, Work
+from spikemorph.run.tally import Tally, emissions
+
+SPIKES, STEPS = 2**14, 16
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Laid:
+    """A network ready to run whole sequences.
+
+    Args:
+        programs: of every kind of cell, with its stages.
+        places: of inputs, emitters and readouts, where their numbers start in memory.
+        size: of memory.
+        names: of what the books count.
+    """
+
+    packed: Packed
+    tape: Tape
+    programs: tuple[tuple[Graph, Program, int], ...]
+    places: dict[str, int]
+    size: int
+    names: tuple[str, ...]
+    spaces: list[Space] = field(default_factory=list)
+
+
+def laid(known: Network) -> Laid:
+    """The tape of a network, made once."""
+    if not known.tape:
+        known.tape.append(_laid(known))
+    found: Laid = known.tape[0]
+    return found
+
+
+def _laid(known: Network) -> Laid:
+    network, plan = known.network, known.plan
+    names = dict.fromkeys(name for cell in plan.cells for name in emissions(network, cell).values())
+    lines = {name: line for line, name in enumerate(names)}
+    kinds: dict[tuple[int, ...], int] = {}
+    made: list[tuple[Program, dict[str, int]]] = []
+    graphs: list[Graph] = []
+    for cell in plan.cells:
+        if (id(cell.graph),) not in kinds:
+            kinds[id(cell.graph),] = len(made)
+            found = emissions(network, cell)
+            program = lower(cell.graph, dict.fromkeys(found, network.spike.largest))
+            made.append((program, {local: lines[name] for local, name in found.items()}))
+            graphs.append(cell.graph)
+    packed, ranges = pack(made)
+    places, size = _places(plan.graph)
+    rows, take, keep = [], _Pairs(2), _Pairs(3)
+    before: Cell | None = None
+    for cell in plan.cells:
+        number = kinds[id(cell.graph),]
+        row = _cell(packed, made[number][0], ranges[number])
+        row[C.GOES_ON] = int(before is not None and before.layout == cell.layout)
+        row[C.SAME] = int(before is not None and before.graph is cell.graph)
+        row[C.TAKE] = take.size
+        for port in cell.inputs:
+            _take(take, plan.graph, places, port, (packed, made[number][0], ranges[number][0]))
+        row[C.TAKE_END], row[C.KEEP] = take.size, keep.size
+        for ports, column in ((cell.emitters, S.COUNTS), (cell.readouts, S.SUMS)):
+            for port in ports:
+                _keep(keep, plan.graph, places, port, (packed, made[number][0], ranges[number][0]), column)
+        row[C.KEEP_END] = keep.size
+        rows.append(row)
+        before = cell
+    tape = Tape(np.array(rows, dtype=np.int64), take.joined(), keep.joined())
+    programs = tuple(
+        (graph, each[0], stages[0]) for graph, each, stages in zip(graphs, made, ranges, strict=True)
+    )
+    return Laid(packed, tape, programs, places, size, tuple(names))
+
+
+@final
+class _Pairs:
+    """Columns of indices that grow."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows, self.parts, self.size = rows, list[Ints](), 0
+
+    def put(self, *columns: Ints) -> None:
+        self.parts.append(np.stack(columns))
+        self.size += len(columns[0])
+
+    def joined(self) -> Array:
+        return np.concatenate([*self.parts, np.zeros((self.rows, 0))], axis=1).astype(np.int32)
+
+
+def _places(graph: Graph) -> tuple[dict[str, int], int]:
+    places, size = {}, 0
+    for node in (*graph.inputs, *graph.neurons, *graph.readouts):
+        places[node.name] = size
+        size += math.prod(node.shape)
+    return places, size
+
+
+def _cell(packed: Packed, program: Program, stages: tuple[int, int]) -> list[int]:
+    """A row of the table; the state of a program is one stretch of each kind."""
+    row = [0] * len(C)
+    row[C.STAGE], row[C.STAGE_END] = stages
+    for wide, first, last in ((0, C.NARROW, C.NARROW_END), (1, C.WIDE, C.WIDE_END)):
+        own = [packed.stages[n] for n in range(*stages) if packed.stages[n, S.WIDE] == wide]
+        if own:
+            row[first] = int(min(each[S.SUMS] for each in own))
+            row[last] = int(max(each[S.COUNTS] + each[S.POSITIONS] * each[S.PADDED] for each in own))
+    return row
+
+
+Where = tuple[Packed, Program, int]
+
+
+def _memory(graph: Graph, places: dict[str, int], port: Port) -> Ints:
+    """Places in memory of the elements of a port, row-major as the local node has them; -1 outside."""
+    node = graph.by_name[port.name]
+    numbers = places[node.name] + np.arange(math.prod(node.shape)).reshape(node.shape)
+    if node.element_axis is None:
+        return numbers.reshape(-1)
+    size = node.shape[node.element_axis]
+    wanted = np.array(port.elements, dtype=np.int64)
+    found = np.take(numbers, wanted.clip(0, size - 1), axis=node.element_axis)
+    inside = (wanted >= 0) & (wanted < size)
+    along = [-1 if i == node.element_axis else 1 for i in range(len(node.shape))]
+    return np.where(inside.reshape(along), found, -1).reshape(-1)
+
+
+def _take(take: _Pairs, graph: Graph, places: dict[str, int], port: Port, where: Where) -> None:
+    packed, program, first = where
+    number = program.number[port.local]
+    index = program.stages[number].layout.index + packed.stages[first + number, S.TARGET]
+    source = np.full(len(index), -1) if not port.name else _memory(graph, places, port)
+    take.put(source, index)
+
+
+def _keep(keep: _Pairs, graph: Graph, places: dict[str, int], port: Port, where: Where, column: S) -> None:
+    packed, program, first = where
+    number = program.number[port.local]
+    row, stage = packed.stages[first + number], program.stages[number]
+    index = (stage.layout if column is S.COUNTS else stage.sums).index + row[column]
+    keep.put(np.full(len(index), row[S.WIDE]), index, _memory(graph, places, port))
+
+
+# ---------------------------------------------------------------- running
+@final
+@dataclass
+class _Worker:
+    """Samples that one thread runs."""
+
+    laid: Laid
+    memory: Array
+    how: How
+    counted: Array
+    marks: Array
+    hits: Array
+
+    def all(self) -> None:
+        laid, packed = self.laid, self.laid.packed
+        space = self.laid.spaces.pop() if self.laid.spaces else space_for(packed, SPIKES, STEPS)
+        space.hits[:] = 0
+        work = (
+            np.zeros(len(packed.start16), dtype=np.int16),
+            np.zeros(len(packed.start32), dtype=np.int32),
+            np.zeros(int(packed.sizes[Sizes.TARGETS]) + 64, dtype=np.int32),
+            np.zeros(self.counted.shape[1:], dtype=np.int64),
+        )
+        held = np.zeros(0, dtype=np.uint8), np.zeros(0, dtype=np.int32)
+        at = (0, 0)
+        while True:
+            most = len(space.train) // int(packed.sizes[Sizes.TRAIN])
+            how = self.how._replace(most=most)
+            sample, cell, ended = play_tape(
+                packed, laid.tape, work, self.memory, space, how, held, (self.counted, self.marks), at
+            )
+            if ended == DONE:
+                break
+            at, old = (sample, cell), space
+            double = (2, 1) if ended == MORE_SPIKES else (1, 2)
+            space = space_for(packed, double[0] * len(old.place), double[1] * most)
+            space.hits[:] = old.hits
+        self.hits[:] = space.hits
+        laid.spaces.append(space)
+
+
+def run_whole(
+    known: Network,
+    inputs: tuple[Tensor, ...],
+    record: tuple[Record, ...],
+    threads: int,
+    steps: int | None,
+    handover: Handover,
+) -> tuple[Run, Tensor]:
+    """All elements of a chunk of samples; the result, and the steps that every element ran."""
+    announce()
+    ready = laid(known)
+    samples, graph = len(inputs[0]), known.plan.graph
+    memory = np.zeros((samples, ready.size), dtype=np.int32)
+    for node, each in zip(graph.inputs, inputs, strict=True):
+        start = ready.places[node.name]
+        memory[:, start : start + math.prod(node.shape)] = each.reshape(samples, -1).numpy()
+    delta = isinstance(handover, Delta)
+    how = How(steps or 0, int(not delta), int(steps is not None), 0, 0, 0)
+    counted = np.zeros((samples, len(ready.names), 2), dtype=np.int64)
+    marks = np.zeros((samples, len(ready.tape.cells), 3), dtype=np.int64)
+    cuts = [samples * i // min(samples, threads) for i in range(min(samples, threads) + 1)]
+    workers = [
+        _Worker(
+            ready, memory[a:b], how, counted[a:b], marks[a:b], np.zeros(int(ready.packed.sizes[Sizes.HITS]))
+        )
+        for a, b in pairwise(cuts)
+    ]
+    if len(workers) == 1:
+        workers[0].all()
+    else:
+        with ThreadPoolExecutor(len(workers)) as pool:
+            list(pool.map(_Worker.all, workers))
+    hits = np.sum([worker.hits for worker in workers], axis=0).astype(np.int64)
+    return _closed(known, ready, (memory, counted, marks, hits), record)
+
+
+def _closed(
+    known: Network, ready: Laid, books: tuple[Array, Array, Array, Array], record: tuple[Record, ...]
+) -> tuple[Run, Tensor]:
+    memory, counted, marks, hits = books
+    plan = known.plan
+    tally = Tally.begin(known.network, plan, len(memory), record)
+    ran = torch.from_numpy(marks[:, :, 1].max(0))
+    tally.steps = int(ran.sum())
+    tally.element_steps = list(torch.from_numpy(marks[:, :, 0].T.copy()))
+    tally.element_settled = list(torch.from_numpy(marks[:, :, 2].T == 0))
+    for line, name in enumerate(ready.names):
+        tally.spikes[name] = torch.from_numpy(counted[:, line, 0].copy())
+        tally.events[name] = torch.from_numpy(counted[:, line, 1].copy())
+    for node in plan.graph.readouts:
+        tally.raw[node.name] = _part(ready, memory, node)
+    work = tuple(
+        Work(graph, Arrived(partial(arrivals, program, ready.packed, first, hits)))
+        for graph, program, first in ready.programs
+    )
+    counts = {}
+    if tally.wants(SpikeCounts):
+        coded = [node for node in plan.graph.inputs if node.name in tally.spikes]
+        counts = {node.name: _part(ready, memory, node) for node in (*coded, *plan.graph.neurons)}
+    return tally.finish(counts, work), ran
+
+
+def _part(ready: Laid, memory: Array, node: Node) -> Tensor:
+    start = ready.places[node.name]
+    numbers = torch.from_numpy(memory[:, start : start + math.prod(node.shape)].astype(np.int64))
+    return numbers.reshape(len(memory), *node.shape)
