@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
 _njit: Any = numba.njit
+
+
+def _sources() -> tuple[tuple[str, int, int], ...]:
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return tuple((each.name, each.stat().st_mtime_ns, each.stat().st_size) for each in files)
+
+
+_STAMP = _sources()
+
+
+def _kept(function: F, **options: bool) -> F:
+    """Kept code is good while no file of the engine changes; numba looks at the function's own file alone."""
+    made = _njit(cache=True, nogil=True, **options)(function)
+    with suppress(AttributeError):  # another numba may keep its stamp elsewhere
+        made._cache._cache_file._source_stamp = _STAMP
+    found: F = made
+    return found
 
 
 def compiled(function: F) -> F:
@@ -18,11 +35,9 @@ def compiled(function: F) -> F:
 
     Without numba's counting of references: it costs more than these kernels do when arrays pass a call.
     """
-    made: F = _njit(cache=True, nogil=True, _nrt=False)(function)
-    return made
+    return _kept(function, _nrt=False)
 
 
 def entry(function: F) -> F:
     """The same for functions that Python calls."""
-    made: F = _njit(cache=True, nogil=True)(function)
-    return made
+    return _kept(function)

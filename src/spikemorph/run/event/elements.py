@@ -131,7 +131,7 @@ class Elements:
             )
             for i, (a, b) in enumerate(bounds)
         ]
-        announce()
+        announce(play_batch)
         self.tally.open(cell)
         if self.stepwise:
             played = advance(workers[0], self.tally, ready)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from spikemorph.run.event.play import play_batch
 
-
-def announce() -> None:
+def announce(kernel: Any) -> None:
     """One line before the first call that has to compile."""
-    kernel: Any = play_batch
     if not kernel.signatures and not _kept(kernel):
         sys.stderr.write("spikemorph: compiling the event engine, once, for about half a minute\n")
 

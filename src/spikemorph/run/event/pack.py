@@ -127,7 +127,8 @@ class Packing:
         row[E.SOURCES], row[E.SOURCE_PADDED] = source.positions, source.padded
         if edge.kind is EdgeKind.STRAIGHT:
             assert edge.weight is not None
-            row[E.WEIGHT] = self.table.put(edge.weight)
+            if not bool((edge.weight[source.index] == 1).all()):
+                row[E.WEIGHT] = self.table.put(edge.weight)
             return row
         if edge.kind is EdgeKind.LINKS:
             assert edge.first is not None and edge.target is not None and edge.weight is not None

@@ -19,6 +19,7 @@ from spikemorph.run.event.tables import (
     Space,
     T,
 )
+from spikemorph.run.event.vector import copy_part
 
 KIND, WIDE, SUMS, SUM_SIZE, COUNTS = int(S.KIND), int(S.WIDE), int(S.SUMS), int(S.SUM_SIZE), int(S.COUNTS)
 POSITIONS, PADDED = int(S.POSITIONS), int(S.PADDED)
@@ -101,13 +102,6 @@ def read(acc: Array, stage: Array, space: Space, step: int, width: int, snap: bo
 
 
 @compiled
-def copy(source: Array, target: Array, first: int, last: int) -> None:
-    """A part of one array into another."""
-    for i in range(first, last):
-        target[i] = source[i]
-
-
-@compiled
 def run_stage(
     acc: Array,
     lanes: Array,
@@ -127,9 +121,9 @@ def run_stage(
     if how.fresh == 1:
         first, last = stage[SUMS], stage[COUNTS] + stage[POSITIONS] * stage[PADDED]
         if stage[WIDE] == 1:
-            copy(packed.start32, acc, first, last)
+            copy_part(acc, packed.start32, first, last - first)
         else:
-            copy(packed.start16, acc, first, last)
+            copy_part(acc, packed.start16, first, last - first)
     totals, step = space.totals, 0
     totals[PENDING] = False
     kind = stage[KIND]

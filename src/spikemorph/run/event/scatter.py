@@ -146,5 +146,9 @@ def add_straight(
         if a == b:
             continue
         touched[q] = 1
-        for j in range(a, b):
-            acc[base + place[j]] += value[j] * table[weight + place[j]]
+        if weight < 0:
+            for j in range(a, b):
+                acc[base + place[j]] += value[j]
+        else:
+            for j in range(a, b):
+                acc[base + place[j]] += value[j] * table[weight + place[j]]

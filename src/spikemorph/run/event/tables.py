@@ -81,6 +81,7 @@ class E(IntEnum):
     FIRST = 15
     TARGET = 16
     WEIGHT = 17
+    """-1: all are 1."""
 
 
 class Packed(NamedTuple):

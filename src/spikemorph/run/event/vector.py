@@ -270,6 +270,23 @@ def relay_block(typing: Any, acc: Any, at: Any, sent: Any) -> Any:
 
 
 @instruction
+def copy_part(typing: Any, target: Any, source: Any, first: Any, count: Any) -> Any:
+    """target[first : first + count] = source[...]; nothing where the two have different types."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        if kinds[0].dtype == kinds[1].dtype:
+            ends = [
+                builder.gep(context.make_array(kinds[i])(context, builder, args[i]).data, [args[2]])
+                for i in range(2)
+            ]
+            cgutils.raw_memcpy(builder, *ends, args[3], kinds[0].dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(target, source, types.int64, types.int64), codegen
+
+
+@instruction
 def lowest(typing: Any, bits: Any) -> Any:
     """The number of the lowest bit that is set; there is one."""
 

@@ -219,7 +219,7 @@ def run_whole(
     handover: Handover,
 ) -> tuple[Run, Tensor]:
     """All elements of a chunk of samples; the result, and the steps that every element ran."""
-    announce()
+    announce(play_tape)
     ready = laid(known)
     samples, graph = len(inputs[0]), known.plan.graph
     memory = np.zeros((samples, ready.size), dtype=np.int32)
