@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from spikemorph.cli import energy as energy_command
 from spikemorph.cli import work
 from spikemorph.cli.output import say
 from spikemorph.data import Split
@@ -131,6 +132,27 @@ def run(
     """Simulate a network and print accuracy, steps, spikes and operations."""
     chosen = work.Chosen(network, data, split, samples, engine, handover)
     raise typer.Exit(work.run(chosen, steps, layers=layers, as_json=json))
+
+
+@app.command()
+def energy(
+    network: Annotated[str, typer.Argument(help="A network file that convert wrote, or a recipe.")],
+    data: Annotated[
+        str | None, typer.Option(help="As for run; a recipe has its own. A recipe takes 100 samples.")
+    ] = None,
+    split: Part = Split.TEST,
+    samples: Samples = None,
+    handover: HandoverName = "fresh",
+    model: Annotated[
+        Path | None, typer.Option(help="A cost model of your own, .json or .toml, besides the named ones.")
+    ] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Operations of every layer.")] = False,
+    json: Json = False,
+) -> None:
+    """Operations, memory traffic and energy beside the float network and the QNN, with a verdict."""
+    passed_on = work.Chosen(Path(network), data or "", split, samples, "event", handover).passed_on()
+    asked = energy_command.Asked(network, data, split, samples, passed_on, model)
+    raise typer.Exit(energy_command.energy(asked, layers=layers, as_json=json))
 
 
 @app.command()

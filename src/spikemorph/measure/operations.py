@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -60,9 +61,10 @@ def fan_out(graph: Graph, node: Node) -> Tensor:
     name = op.matrix if isinstance(op, ops.AxisMap) else op.weight
     weight = graph.tensors[name]
     taps = (weight != 0) if isinstance(op, ops.AxisMap) else torch.ones_like(weight)
+    bare = op if isinstance(op, ops.AxisMap) else replace(op, bias=None)
     x = torch.zeros((1, *graph.by_name[node.inputs[0]].shape), dtype=torch.float64, requires_grad=True)
     with torch.enable_grad():
-        total = LINEAR[type(op)](op, [x], {name: taps.double()}).sum()
+        total = LINEAR[type(op)](bare, [x], {name: taps.double()}).sum()
     (counted,) = torch.autograd.grad(total, x)
     return counted[0]
 

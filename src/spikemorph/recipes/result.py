@@ -15,7 +15,7 @@ from spikemorph.data import Dataset, Split
 from spikemorph.errors import DataError
 from spikemorph.evaluate.integers import evaluate
 from spikemorph.ir.graph import Graph
-from spikemorph.measure.energy import energy
+from spikemorph.measure.compare import Books
 from spikemorph.measure.operations import macs, synaptic_operations
 from spikemorph.run.handover import FRESH, Delta, Handover
 from spikemorph.run.result import Run
@@ -33,7 +33,7 @@ class Result:
     Args:
         synaptic_operations: mean of a sample.
         macs: of the float network, a sample.
-        energy: cost model -> joules a sample of float, qnn and snn.
+        energy: cost model -> joules a sample of float, qnn and snn; None where the model has no price.
         elements: recurrent updates one after the other, 1 for feed-forward networks; steps are those of one.
         look_ahead: input elements that an update needs beyond its own share of the sequence.
         handover: how settled counts reach the next element; its spikes are in `spikes_per_neuron`.
@@ -68,7 +68,7 @@ class Result:
     macs: int
     integer_type: str
     saturated_samples: int
-    energy: dict[str, dict[str, Real]]
+    energy: dict[str, dict[str, Real | None]]
     seconds: Real
     notes: dict[str, Any] = field(default_factory=dict)
 
@@ -164,12 +164,13 @@ def assess(
     """Every sample until quiescent, verified neuron by neuron, with the metric and the costs."""
     start = time.perf_counter()
     outputs: list[Tensor] = []
-    operations = 0
+    operations, books = 0, Books(case.network)
 
     def watch(run: Run) -> None:
         nonlocal operations
         outputs.append(run.output)
         operations += synaptic_operations(run)
+        books.add(run)
         progress(sum(len(each) for each in outputs), len(data.x))
 
     certificate = verify(case.network, case.integer_graph, data.x, watch=watch, handover=handover)
@@ -204,7 +205,7 @@ def assess(
         macs=macs(case.float_graph),
         integer_type=certificate.integer_type,
         saturated_samples=certificate.saturated_samples,
-        energy={name: dict(each) for name, each in energy(macs(case.float_graph), mean_operations).items()},
+        energy=books.compare(case.float_graph).energy_table(),
         seconds=time.perf_counter() - start,
         notes=case.notes,
     )
