@@ -15,6 +15,7 @@ import spikemorph as sm
 from recurrent_graphs import KINDS, How, converted, hows
 from spikemorph.convert.network import Encoding, Spike, SpikingNetwork
 from spikemorph.errors import DataError, FileError, RunError, SpikemorphError
+from spikemorph.measure.changes import changes
 from spikemorph.run.stream import Answer
 
 
@@ -177,3 +178,13 @@ def test_unfit_streams_are_refused(tmp_path: Path) -> None:
     assert "another network" in str(fails(lambda: sm.stream(net, saved=tmp_path / "s.safetensors")))
     (tmp_path / "s.safetensors").write_bytes(b"nonsense")
     assert isinstance(fails(lambda: sm.stream(other, saved=tmp_path / "s.safetensors")), FileError)
+
+
+def test_the_cost_of_a_frame_follows_its_changes() -> None:
+    net, x = small()
+    points = changes(net, x[:4], fractions=(0.0, 0.1, 1.0), repeats=1)
+    assert [each.fraction for each in points] == [0.0, 0.1, 1.0]
+    assert points[0].spikes == points[0].steps == 0
+    assert 0 < points[1].spikes < points[2].spikes
+    assert isinstance(fails(lambda: changes(net, x[:1])), RunError)
+    assert isinstance(fails(lambda: changes(reading()[0], x[:2])), RunError)
