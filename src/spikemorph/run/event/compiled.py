@@ -35,7 +35,7 @@ def compiled(function: F) -> F:
 
     Without numba's counting of references: it costs more than these kernels do when arrays pass a call.
     """
-    return _kept(function, _nrt=False)
+    return _kept(function, _nrt=False, forceinline=True)
 
 
 def entry(function: F) -> F:
