@@ -33,7 +33,7 @@ NETWORKS = {"float": "float32", "qnn": "QNN", "snn": "SNN"}
 NOTES = (
     "Estimates from counts, not measurements of a chip. QNN: the same integers evaluated once, at rest.",
     "The QNN multiplies zeros, too; neither network keeps a weight for the next position.",
-    "SNN updates: neurons x steps until rest, as a clocked machine does them; driven by events there are fewer.",
+    "SNN updates: neurons x steps until rest, as a clocked machine does them; on events there are fewer.",
     "Products are priced as 8 bit whatever their bits. Taps in padding are counted nowhere.",
 )
 ANALOG = (

@@ -80,9 +80,9 @@ _IN_FLOAT = Prices(mac=FLOAT_MAC, accumulate=FLOAT_ADD)
 FLOAT_45NM = CostModel(
     name="45nm-float32",
     source="Horowitz, ISSCC 2014, 45 nm: all in float32, 4.6 pJ against 0.9 pJ, as most papers count;"
-    " no updates, no memory",
+    " no price for integers, updates, memory",
     float=_IN_FLOAT,
-    qnn=_IN_FLOAT,
+    qnn=None,
     snn=_IN_FLOAT,
 )
 

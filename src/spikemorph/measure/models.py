@@ -13,7 +13,6 @@ weight_bit = 0.16
 from __future__ import annotations
 
 import json
-import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,9 @@ from spikemorph.measure.energy import MODELS, PRICED, CostModel, Prices
 
 LARGEST = 2**16
 """Bytes of a file."""
+
+DEAREST = 1e12
+"""A joule."""
 
 NETWORKS = ("float", "qnn", "snn")
 
@@ -111,11 +113,11 @@ def _prices(path: Path, key: str, read: Any) -> Prices:
             raise FileError(
                 where=where, got=f"unknown price {name}", known=", ".join(PRICED), do="use one of these names"
             )
-        if not number or not math.isfinite(value) or value < 0:
+        if not number or not 0 <= value <= DEAREST:  # which no NaN passes
             raise FileError(
                 where=f"{where}.{name}",
                 got=repr(value),
-                known="picojoules, a finite number of at least 0",
+                known=f"picojoules, a number from 0 to {DEAREST:.0e}",
                 do="correct the price",
             )
     return Prices(**{name: float(value) for name, value in read.items()})
