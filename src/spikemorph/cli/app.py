@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from spikemorph.cli import bench as benches
 from spikemorph.cli import energy as energy_command
 from spikemorph.cli import work
 from spikemorph.cli.output import say
@@ -167,6 +168,24 @@ def reproduce(
 ) -> None:
     """Reproduce a recipe: train (resumes after a kill), convert, verify; or evaluate the shipped network."""
     raise typer.Exit(work.reproduce(name, folder, evaluate=evaluate, full=full, as_json=json))
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="A recipe, such as fashion-mnist.")],
+    repeats: Annotated[int, typer.Option(help="Of every engine, interleaved.")] = 20,
+    threads: Annotated[int, typer.Option(help="Of every engine.")] = 1,
+    grow: Annotated[
+        bool, typer.Option("--growth/--no-growth", help="Time against spikes, batch, steps, length, threads.")
+    ] = True,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON here, too.")] = None,
+    json: Json = False,
+) -> None:
+    """Time the shipped network against its float network, its QNN and other simulators.
+
+    Exits with 1 where outputs differ.
+    """
+    raise typer.Exit(benches.bench(name, benches.Wanted(repeats, threads, grow, out), as_json=json))
 
 
 @app.command()

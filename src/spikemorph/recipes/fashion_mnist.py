@@ -148,4 +148,6 @@ def measure(case: Case, progress: Progress, full: bool) -> Result:
     return assess(case, load(NAME, Split.TEST), progress)
 
 
-RECIPE = Recipe(NAME, LEVELS.activation, LEVELS.weight_bits, fit, measure, lambda split: load(NAME, split))
+RECIPE = Recipe(
+    NAME, LEVELS.activation, LEVELS.weight_bits, fit, measure, lambda split: load(NAME, split), FashionNet
+)

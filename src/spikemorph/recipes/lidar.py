@@ -139,4 +139,4 @@ def measure(case: Case, progress: Progress, full: bool) -> Result:
     return with_delta(case, data, progress, assess(case, data, progress, metric=MSE), MSE)
 
 
-RECIPE = Recipe(NAME, LEVELS.activation, LEVELS.weight_bits, fit, measure, windows)
+RECIPE = Recipe(NAME, LEVELS.activation, LEVELS.weight_bits, fit, measure, windows, LidarNet)

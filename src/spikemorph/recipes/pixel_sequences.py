@@ -73,7 +73,7 @@ class Task:
     def recipe(self) -> Recipe:
         """As the command line knows it."""
         levels, bits = self.levels.activation, self.levels.weight_bits
-        return Recipe(self.name, levels, bits, self._fit, self._measure, self.data)
+        return Recipe(self.name, levels, bits, self._fit, self._measure, self.data, self._module)
 
     def data(self, split: Split) -> Dataset:
         """Pixel sequences [n, 1, 784] in 0..1, in the order of the task."""
@@ -83,6 +83,9 @@ class Task:
     def _flat(self, images: Tensor) -> Tensor:
         flat = images.flatten(2)
         return flat[:, :, permutation()] if self.permuted else flat
+
+    def _module(self) -> nn.Module:
+        return PixelNet(self.front, self.units)
 
     def _fit(self, folder: Path, report: Report) -> Trained:
         graph = self._float(folder, report)

@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, final
 
+from torch import nn
+
 from spikemorph.convert.files import load, save
 from spikemorph.convert.lossless import convert
 from spikemorph.data import Split
@@ -21,6 +23,9 @@ from spikemorph.recipes.training import Report
 
 Kind = Literal["float", "qnn"]
 """Which of a recipe's two networks; part of its file name."""
+
+UNREAD = ("num_batches_tracked", "bias_ih_l0", "bias_hh_l0")
+"""Ends of names of weights that no graph keeps: of training, or folded into one."""
 
 
 @final
@@ -44,6 +49,7 @@ class Recipe:
         fit: trains in a folder, resuming what it finds there.
         measure: a case to its result; `full` asks for everything, however long.
         data: a part of its data set, as the network takes it.
+        module: the float network as a torch module, untrained; None: only its graph is known.
     """
 
     name: str
@@ -52,6 +58,7 @@ class Recipe:
     fit: Callable[[Path, Report], Trained]
     measure: Callable[[Case, Progress, bool], Result]
     data: Callable[[Split], Labelled]
+    module: Callable[[], nn.Module] | None = None
 
     @property
     def workplace(self) -> Path:
@@ -92,6 +99,36 @@ class Recipe:
                 where=file, got="another kind of network", known=f"a {dialect.value} graph", do="train again"
             )
         return graph
+
+    def float_module(self, graph: Graph) -> nn.Module | None:
+        """The float network as a torch module at rest with the weights of its graph; None: no module.
+
+        For timing: recurrent biases, which a graph keeps folded, are not those of the training.
+
+        Raises:
+            FileError: the graph lacks weights of the module.
+        """
+        if self.module is None:
+            return None
+        module = self.module().eval()
+        state = module.state_dict()
+        known = {name: graph.tensors[name] for name in state if name in graph.tensors}
+        try:
+            found = module.load_state_dict(known, strict=False)
+        except RuntimeError as error:
+            raise self._unfit(str(error)) from error
+        lacking = [name for name in found.missing_keys if not name.endswith(UNREAD)]
+        if lacking:
+            raise self._unfit(f"no weights for {', '.join(lacking[:4])}")
+        return module
+
+    def _unfit(self, got: str) -> FileError:
+        return FileError(
+            where=f"{self.name}.float.safetensors",
+            got=got,
+            known="the weights of the recipe's own module",
+            do="train again: the architecture has changed since",
+        )
 
     def _text(self, folder: Path | None) -> str:
         file = f"{self.name}.notes.json"
