@@ -20,6 +20,9 @@ from spikemorph.measure.timing import check_whole
 from spikemorph.recipes import RECIPES
 from spikemorph.recipes.recipe import Recipe
 
+BUSY = 0.5
+"""Load of the last minute, before the benchmark, from which on its times are not to be quoted."""
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,9 @@ def bench(name: str, wanted: Wanted, *, as_json: bool) -> int:
     with output.guest(), output.Bars() as bars:
         found = measure_bench(subject, **how, progress=bars.bar("engines"))
         curves = growth(subject, **how, progress=bars.bar("growth")) if wanted.growth else {}
+    load = found.machine["load"]
+    if load is not None and load > BUSY:
+        output.say(f"load {load}: something else is running, these times are those of a busy machine")
     made = replace(found, growth={key: asdict(curve) for key, curve in curves.items()})
     if wanted.out is not None:
         atomic_text(wanted.out, json.dumps(made.to_dict(), indent=2) + "\n")
