@@ -30,6 +30,8 @@ REQUIRED = {
 }  # fmt: skip
 FEW = {"cifar10-vgg": 20, "s-mnist": 20, "ps-mnist": 20, "s-mnist-784": 4, "lidar": 20}
 """Samples of networks that take long."""
+LEAST = {"cifar10-vgg": 0.8}
+"""Of the first 200 test samples, what is right at least; 0.88 of the others."""
 RESULTS = Path(__file__).parent.parent / "results"
 
 
@@ -64,7 +66,7 @@ def test_a_shipped_network_is_lossless_on_its_first_test_samples(name: str) -> N
     if test.y.is_floating_point():
         assert float((outputs - test.y[:200]).square().mean()) < float(test.y[:200].square().mean())
     else:
-        assert float((outputs.argmax(1) == test.y[:200]).double().mean()) > 0.8
+        assert float((outputs.argmax(1) == test.y[:200]).double().mean()) > LEAST.get(name, 0.88)
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
