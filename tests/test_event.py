@@ -19,8 +19,9 @@ from spikemorph.errors import RunError
 from spikemorph.ir.encoding import Analog
 from spikemorph.ir.graph import Graph
 from spikemorph.run.dense import Dense
-from spikemorph.run.event import Event, elements
+from spikemorph.run.event import Event, elements, whole
 from spikemorph.run.event.lower import lower
+from spikemorph.run.event.plans import space_for
 from spikemorph.run.event.play import play_batch
 from spikemorph.run.event.program import Kind, Program
 from spikemorph.run.handover import Delta, Fresh, Handover, Replay
@@ -94,8 +95,11 @@ def test_threads_and_batches_change_no_number(
 
 @pytest.mark.parametrize("handover", WAYS)
 def test_room_grows_on_demand(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(elements, "SPIKES", 1)
-    monkeypatch.setattr(elements, "STEPS", 1)
+    grown: list[int] = []
+    for module in (elements, whole):
+        monkeypatch.setattr(module, "SPIKES", 1)
+        monkeypatch.setattr(module, "STEPS", 1)
+        monkeypatch.setattr(module, "space_for", lambda *room: grown.append(room[1]) or space_for(*room))
     for seed in range(12):
         net, counts = drawn(seed, loops=seed % 2 == 0)
         net = replace(net, encoding=Spikes())
@@ -104,6 +108,7 @@ def test_room_grows_on_demand(handover: Handover, monkeypatch: pytest.MonkeyPatc
             for engine in (Dense(), Event(threads=1))
         )
         assert_same_totals(event, dense)
+    assert max(grown) > 8, "nothing had to grow"
 
 
 # ---------------------------------------------------------------- torch modules
