@@ -5,7 +5,7 @@ from __future__ import annotations
 from spikemorph.run.event.compiled import compiled
 from spikemorph.run.event.program import Kind
 from spikemorph.run.event.tables import Array, S, Space, T
-from spikemorph.run.event.vector import goal_block, jump_block, lowest, pool_block, relay_block, step_block
+from spikemorph.run.event.vector import append, goal_block, jump_block, pool_block, relay_block, step_block
 
 POSITIONS, PADDED, CHANNELS = int(S.POSITIONS), int(S.PADDED), int(S.CHANNELS)
 SUMS, SUM_SIZE, COUNTS = int(S.SUMS), int(S.SUM_SIZE), int(S.COUNTS)
@@ -46,7 +46,7 @@ def emit_tracking(
     changed = space.mark if pool else space.touched
     place, value, waiting, starts, sent = space.place, space.value, space.pending, space.train, space.sent
     first_spike = top = space.totals[TOP]
-    room, size, any_pending = len(place) - padded, 0, 0
+    room, any_pending = len(place) - padded, 0
     for p in range(positions):
         starts[train + p] = top
         if not (everything or changed[p] or waiting[p]):
@@ -66,15 +66,16 @@ def emit_tracking(
                 )
             pending |= bits >> LANES
             fired = bits & FIRED
-            while fired != 0:
-                c = lowest(fired)
-                fired &= fired - 1
-                place[top], value[top] = own + c, sent[c]
-                size += abs(sent[c])
-                top += 1
+            if fired != 0:
+                top = append(place, value, top, own, sent, fired)
         waiting[p] = pending != 0
         any_pending |= pending
     starts[train + positions] = top
+    size = top - first_spike
+    if most != 1:
+        size = 0
+        for j in range(first_spike, top):
+            size += abs(value[j])
     close(space.totals, top, size, top - first_spike, any_pending != 0)
     return True
 
@@ -87,7 +88,7 @@ def emit_given(acc: Array, stage: Array, targets: Array, space: Space, train: in
     changed, waiting, starts, sent = space.touched, space.pending, space.train, space.sent
     place, value = space.place, space.value
     first_spike = top = space.totals[TOP]
-    room, size, any_pending = len(place) - padded, 0, 0
+    room, any_pending = len(place) - padded, 0
     for p in range(positions):
         starts[train + p] = top
         if not (everything or changed[p] or waiting[p]):
@@ -105,15 +106,16 @@ def emit_given(acc: Array, stage: Array, targets: Array, space: Space, train: in
                 bits = jump_block(acc, counts + own, targets, target + own, sent)
             pending |= bits >> LANES
             fired = bits & FIRED
-            while fired != 0:
-                c = lowest(fired)
-                fired &= fired - 1
-                place[top], value[top] = own + c, sent[c]
-                size += abs(sent[c])
-                top += 1
+            if fired != 0:
+                top = append(place, value, top, own, sent, fired)
         waiting[p] = pending != 0
         any_pending |= pending
     starts[train + positions] = top
+    size = top - first_spike
+    if most != 1:
+        size = 0
+        for j in range(first_spike, top):
+            size += abs(value[j])
     close(space.totals, top, size, top - first_spike, any_pending != 0)
     return True
 

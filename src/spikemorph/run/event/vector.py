@@ -18,6 +18,8 @@ from numba.extending import intrinsic
 cgutils: Any = _cgutils
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 STEP_LANES = 32
+HALF = 16
+"""Numbers that are put side by side at once."""
 
 
 def instruction(function: Callable[..., Any]) -> Any:
@@ -98,13 +100,20 @@ def _adding(lanes: int) -> Any:
                 a, b = (builder.load(builder.gep(train, [builder.add(args[6], each)])) for each in (q, stop))
                 base = builder.add(args[3], builder.mul(shift, args[4]))
                 builder.store(builder.add(builder.load(count), builder.sub(b, a)), count)
-                with cgutils.for_range_slice(builder, a, b, I64(1)) as (k, _):
-                    row = builder.sext(builder.load(builder.gep(place, [k])), I64)
+                def row(k: Any, base: Any = base) -> Any:
+                    at = builder.sext(builder.load(builder.gep(place, [k])), I64)
                     size = _resize(builder, builder.load(builder.gep(value, [k])), sums.element)
-                    start = builder.add(base, builder.mul(row, args[4]))
+                    start = builder.add(base, builder.mul(at, args[4]))
                     found = _load(builder, _data(context, builder, kinds[2], args[2], start, rows))
-                    step = builder.mul(_resize(builder, found, sums), _splat(builder, size, sums))
-                    builder.store(builder.add(builder.load(total), step), total)
+                    return builder.mul(_resize(builder, found, sums), _splat(builder, size, sums))
+
+                odd = builder.and_(builder.sub(b, a), I64(1))
+                even = builder.sub(b, odd)
+                with cgutils.for_range_slice(builder, a, even, I64(2)) as (k, _):
+                    both = builder.add(row(k), row(builder.add(k, I64(1))))
+                    builder.store(builder.add(builder.load(total), both), total)
+                with builder.if_then(builder.icmp_signed("!=", odd, I64(0))):
+                    builder.store(builder.add(builder.load(total), row(even)), total)
             _store(builder, builder.load(total), own)
             return builder.load(count)
 
@@ -270,6 +279,43 @@ def relay_block(typing: Any, acc: Any, at: Any, sent: Any) -> Any:
 
 
 @instruction
+def append(typing: Any, place: Any, value: Any, top: Any, own: Any, sent: Any, fired: Any) -> Any:
+    """Places own + i and values sent[i] of all set bits i < 32, written from place[top] and value[top] on.
+
+    Up to 32 numbers behind `top` are overwritten.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        half = ir.VectorType(I32, HALF)
+        bits = builder.trunc(args[5], I32)
+        top = args[2]
+        for i in range(0, STEP_LANES, HALF):
+            part = builder.trunc(builder.lshr(bits, I32(i)), ir.IntType(HALF))
+            mask = builder.bitcast(part, ir.VectorType(I1, HALF))
+            lanes = ir.Constant(half, list(range(i, i + HALF)))
+            places = builder.add(_splat(builder, builder.trunc(args[3], I32), half), lanes)
+            values = _load(builder, _data(context, builder, kinds[4], args[4], I64(i), half))
+            for array, numbers in ((0, places), (1, values)):
+                dense = _compress(builder, numbers, mask)
+                _store(builder, dense, _data(context, builder, kinds[array], args[array], top, half))
+            top = builder.add(top, builder.zext(builder.ctpop(part), I64))
+        return top
+
+    return types.int64(place, value, types.int64, types.int64, sent, types.int64), codegen
+
+
+def _compress(builder: Any, numbers: Any, mask: Any) -> Any:
+    """The numbers whose bit is set, side by side."""
+    kind = numbers.type
+    name = f"llvm.experimental.vector.compress.v{kind.count}i{kind.element.width}"
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(kind, [kind, mask.type, kind]), name
+    )
+    return builder.call(function, [numbers, mask, ir.Constant(kind, ir.Undefined)])
+
+
+@instruction
 def copy_part(typing: Any, target: Any, source: Any, first: Any, count: Any) -> Any:
     """target[first : first + count] = source[...]; nothing where the two have different types."""
 
@@ -285,12 +331,3 @@ def copy_part(typing: Any, target: Any, source: Any, first: Any, count: Any) -> 
 
     return types.void(target, source, types.int64, types.int64), codegen
 
-
-@instruction
-def lowest(typing: Any, bits: Any) -> Any:
-    """The number of the lowest bit that is set; there is one."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.cttz(args[0], I1(1))
-
-    return types.int64(types.int64), codegen
