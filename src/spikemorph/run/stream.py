@@ -90,7 +90,7 @@ class Stream:
         self.network, self.batch = network, batch
         graph = network.graph
         zeros = tuple(torch.zeros((batch, *node.shape), dtype=torch.int64) for node in graph.inputs)
-        self._elements = Elements.begin(network_of(network), zeros, {}, (), 1, stepwise=False)
+        self._elements = Elements.begin(network_of(network), zeros, {}, (), 1, stepwise=False, work=False)
         self._plan = self._elements.known.plan
         self._over_time = is_sequence(graph)
         self._timed = [node.element_axis is not None and self._over_time for node in graph.inputs]

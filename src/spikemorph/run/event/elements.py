@@ -58,6 +58,7 @@ class Elements:
     threads: int
     stepwise: bool
     counts: bool
+    work: bool = True
     ran: list[int] = field(default_factory=list)
     hits: dict[int, tuple[Ready, Array]] = field(default_factory=dict)
     before: Ready | None = None
@@ -73,13 +74,18 @@ class Elements:
         threads: int,
         *,
         stepwise: bool,
+        work: bool = True,
     ) -> Elements:
-        """Nothing has run."""
+        """Nothing has run.
+
+        Args:
+            work: whether events are counted place by place.
+        """
         whole = tuple(each.to(torch.int64) for each in inputs)
         counts = is_sequence(known.plan.graph) or len(record) > 0
         begin = Settled.begin(known.plan, whole, valid) if counts else Settled(known.plan, whole, {}, valid)
         tally = Tally.begin(known.network, known.plan, len(whole[0]), record)
-        return cls(known, begin, tally, threads, stepwise, counts)
+        return cls(known, begin, tally, threads, stepwise, counts, work)
 
     def run(self, steps: int | None, handover: Handover) -> tuple[Run, Tensor]:
         """All elements; the result, and the steps that every element ran."""
@@ -103,7 +109,7 @@ class Elements:
         goes_on = keeps and before is not None and before.cell.layout == cell.layout
         if not goes_on:
             self.states = []
-        how = How(steps or 0, int(not goes_on), 1, int(self.stepwise), 0, STEPS)
+        how = How(steps or 0, int(not goes_on), 1, int(self.stepwise), 0, STEPS, int(self.work))
         if goes_on and before is not None:
             if before.packed is not ready.packed:
                 _shift(self.states, before, ready)
@@ -146,7 +152,7 @@ class Elements:
     def _close(self, ready: Ready, played: Played, workers: list[Worker]) -> None:
         """Books of an element, and what it left settled."""
         cell, tally = ready.cell, self.tally
-        for worker in workers:
+        for worker in workers if self.work else ():
             if id(cell.graph) in self.hits:
                 self.hits[id(cell.graph)][1][:] += worker.hits
             else:
@@ -198,7 +204,7 @@ class Worker:
             np.zeros((samples, 3), dtype=np.int64),
             np.zeros((samples, packed.collected.shape[1]), dtype=np.int32),
         )
-        self.hits = np.zeros(int(packed.sizes[Sizes.HITS]), dtype=np.int64)
+        self.hits = np.zeros(int(packed.sizes[Sizes.HITS]) if how.count == 1 else 0, dtype=np.int64)
 
     def all(self) -> Played:
         """All samples."""
@@ -217,7 +223,8 @@ class Worker:
             if ended == DONE:
                 break
             space, how = _larger(self.ready, space, how, ended)
-        self.hits += space.hits
+        if how.count == 1:
+            self.hits += space.hits
         self.ready.spaces.append(space)
         return space
 

@@ -212,7 +212,7 @@ def emit_singly(
             spike = min(max(target - acc[at], -most), most)
             if spike != 0:
                 acc[at] += spike
-                place[top], value[top] = own, spike
+                place[top], value[top] = 2 * own + (spike < 0), spike
                 size += abs(spike)
                 top += 1
             pending |= acc[at] != target
@@ -243,7 +243,7 @@ def send_product(acc: Array, stage: Array, space: Space, train: int) -> bool:
             change = now - acc[at + 2 * part]
             if change != 0:
                 acc[at + 2 * part] = now
-                place[top], value[top] = own, change
+                place[top], value[top] = 2 * own + (change < 0), change
                 size += abs(change)
                 top += 1
     space.train[train + positions] = top

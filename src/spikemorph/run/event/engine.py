@@ -13,7 +13,6 @@ from spikemorph.convert.network import SpikingNetwork
 from spikemorph.errors import RunError
 from spikemorph.evaluate.intervals import accumulator_bounds, intervals
 from spikemorph.evaluate.lengths import ended, valid_lengths
-from spikemorph.ir.elements import is_sequence
 from spikemorph.ir.graph import Graph
 from spikemorph.run.handover import FRESH, Handover, Replay, replay_refused
 from spikemorph.run.record import Record, SpikeCounts
@@ -70,7 +69,7 @@ class Event:
         """
         from spikemorph.run.event.elements import Elements
         from spikemorph.run.event.plans import network_of
-        from spikemorph.run.event.whole import run_whole
+        from spikemorph.run.event.whole import Task, run_whole
 
         if isinstance(handover, Replay):
             raise replay_refused("the event engine")
@@ -92,8 +91,8 @@ class Event:
             chunk = tuple(each[start : start + size] for each in counts)
             part = slice(start, start + size)
             ends = {name: replace(each, lengths=each.lengths[part]) for name, each in valid.items()}
-            if is_sequence(network.graph) and not stepwise and not ends:
-                parts.append(run_whole(known, chunk, record, threads, steps, handover))
+            if not stepwise and not ends:
+                parts.append(run_whole(Task(known, chunk, threads, steps, handover), record))
                 continue
             elements = Elements.begin(known, chunk, ends, record, threads, stepwise=stepwise)
             parts.append(elements.run(steps, handover))

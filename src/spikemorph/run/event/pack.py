@@ -140,14 +140,18 @@ class Packing:
         assert edge.near is not None and edge.place is not None and edge.rows is not None
         row[E.OUTS] = len(edge.near)
         self.sizes[Sizes.POSITIONS] = max(self.sizes[Sizes.POSITIONS], len(edge.near))
-        first, items = _runs(edge.near, source.padded)
+        code, rows = 2, edge.rows
+        if edge.kind is EdgeKind.ROWS:
+            code, both = _code(edge.rows), np.stack([edge.rows, -edge.rows], 1).reshape(-1, rows.shape[1])
+            if self.program.stages[edge.source].largest == 1 and _code(both) == 0:
+                code, rows, row[E.UNIT] = 0, both, 1
+        first, items = _runs(edge.near, source.padded * len(rows) // len(edge.rows))
         row[E.RUNS], row[E.RUN_ITEMS] = self.table.put(first), self.table.put(items)
         row[E.PLACE] = self.table.put(edge.place)
         row[E.WHERE] = self.table.put(edge.place // stage.sums.padded)
         row[E.BACK], row[E.BACK_ITEMS] = self._inverse(edge.near, source.positions)
-        row[E.WIDTH] = edge.rows.shape[1]
-        code = 2 if edge.kind is EdgeKind.GROUPED else _code(edge.rows)
-        row[E.CODE], row[E.ROWS] = code, self.weights[code].put(edge.rows)
+        row[E.WIDTH] = rows.shape[1]
+        row[E.CODE], row[E.ROWS] = code, self.weights[code].put(rows)
         if edge.starts is not None:
             row[E.STARTS] = self.table.put(edge.starts)
         return row

@@ -97,13 +97,13 @@ class Network:
     """All cells of a network; programs are made when they are first needed.
 
     Args:
-        tape: all cells laid out for whole sequences (`whole.Laid`), once they have been.
+        tapes: all cells laid out one behind the other (`whole.Laid`), without and with counts, once made.
     """
 
     network: SpikingNetwork
     plan: Plan
     ready: dict[tuple[int, bool], Ready] = field(default_factory=dict)
-    tape: list[Any] = field(default_factory=list)
+    tapes: dict[bool, Any] = field(default_factory=dict)
 
     def of(self, cell: Cell, *, counts: bool) -> Ready:
         """The program of a cell.

@@ -229,7 +229,8 @@ def play_batch(
                 state[1][:] = backup[1][0]
             counted[i] = 0
             return i, ended
-        count_hits(packed, space, how.most, stages)
+        if how.count == 1:
+            count_hits(packed, space, how.most, stages)
         totals = space.totals
         marks[i, 0] = totals[LAST_SPIKE]
         marks[i, 1] = how.steps if how.steps > 0 else totals[LAST_PENDING] + 1
@@ -249,7 +250,7 @@ def count_hits(packed: Packed, space: Space, most: int, stages: tuple[int, int])
         for step in range(space.length[number]):
             at = stage[TRAIN] * most + step * row
             for j in range(space.train[at], space.train[at + stage[POSITIONS]]):
-                space.hits[hits + space.place[j]] += 1
+                space.hits[hits + (space.place[j] >> 1)] += 1
 
 
 @compiled

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from spikemorph.run.event.compiled import compiled
 from spikemorph.run.event.tables import Array, E
-from spikemorph.run.event.vector import add_runs32, add_runs64, add_runs128
+from spikemorph.run.event.vector import add_runs32, add_runs64, add_runs128, add_units32, add_units64, add_units128
 
 OUTS, RUNS, RUN_ITEMS, PLACE, WHERE = int(E.OUTS), int(E.RUNS), int(E.RUN_ITEMS), int(E.PLACE), int(E.WHERE)
 ROWS, WIDTH, STARTS = int(E.ROWS), int(E.WIDTH), int(E.STARTS)
 SOURCES, SOURCE_PADDED = int(E.SOURCES), int(E.SOURCE_PADDED)
 BACK, BACK_ITEMS = int(E.BACK), int(E.BACK_ITEMS)
-FIRST, TARGET, WEIGHT = int(E.FIRST), int(E.TARGET), int(E.WEIGHT)
+FIRST, TARGET, WEIGHT, UNIT = int(E.FIRST), int(E.TARGET), int(E.WEIGHT), int(E.UNIT)
 FEW = 4
 """Targets that are looked at in any case."""
 MANY = 3
@@ -55,7 +55,7 @@ def add_dense(
     if reach == 0:
         return
     width, runs, items, rows = edge[WIDTH], edge[RUNS], edge[RUN_ITEMS], edge[ROWS]
-    places, where = edge[PLACE], edge[WHERE]
+    places, where, unit = edge[PLACE], edge[WHERE], edge[UNIT] == 1
     for p in range(edge[OUTS]):
         if reach == 1 and mark[p] == 0:
             continue
@@ -65,13 +65,22 @@ def add_dense(
         hits = 0
         lane = 0
         while lane + 128 <= width:
-            hits += add_runs128(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
+            if unit:
+                hits += add_units128(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
+            else:
+                hits += add_runs128(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
             lane += 128
         if lane + 64 <= width:
-            hits += add_runs64(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
+            if unit:
+                hits += add_units64(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
+            else:
+                hits += add_runs64(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
             lane += 64
         if lane < width:
-            hits += add_runs32(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
+            if unit:
+                hits += add_units32(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
+            else:
+                hits += add_runs32(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
         if hits > 0:
             touched[table[where + p]] = 1
 
@@ -102,8 +111,9 @@ def add_grouped(
         for r in range(table[runs + p], table[runs + p + 1]):
             first = table[items + 3 * r]
             for j in range(train[at + table[items + 3 * r + 1]], train[at + table[items + 3 * r + 2]]):
-                row = edge[ROWS] + (first + place[j]) * width
-                start = own + table[edge[STARTS] + place[j] % padded]
+                source = place[j] >> 1
+                row = edge[ROWS] + (first + source) * width
+                start = own + table[edge[STARTS] + source % padded]
                 for o in range(width):
                     acc[start + o] += value[j] * weights[row + o]
                 touched[table[edge[WHERE] + p]] = 1
@@ -123,7 +133,8 @@ def add_links(
     place, value, train = spikes
     first, target, weight, where = edge[FIRST], edge[TARGET], edge[WEIGHT], edge[WHERE]
     for j in range(train[at], train[at + edge[SOURCES]]):
-        for link in range(table[first + place[j]], table[first + place[j] + 1]):
+        source = place[j] >> 1
+        for link in range(table[first + source], table[first + source + 1]):
             acc[base + table[target + link]] += value[j] * table[weight + link]
             touched[table[where + link]] = 1
 
@@ -148,7 +159,8 @@ def add_straight(
         touched[q] = 1
         if weight < 0:
             for j in range(a, b):
-                acc[base + place[j]] += value[j]
+                acc[base + (place[j] >> 1)] += value[j]
         else:
             for j in range(a, b):
-                acc[base + place[j]] += value[j] * table[weight + place[j]]
+                source = place[j] >> 1
+                acc[base + source] += value[j] * table[weight + source]

@@ -63,7 +63,7 @@ def _train(ready: Ready, space: Space, local: str, steps: int) -> Array:
         first = int(row[S.TRAIN]) * _most(ready, space) + step * (layout.positions + 1)
         starts = space.train[first : first + layout.positions + 1]
         a, b = int(starts[0]), int(starts[-1])
-        found[step, space.place[a:b]] = space.value[a:b]
+        found[step, space.place[a:b] >> 1] = space.value[a:b]
     return found[:, layout.index]
 
 

@@ -82,6 +82,8 @@ class E(IntEnum):
     TARGET = 16
     WEIGHT = 17
     """-1: all are 1."""
+    UNIT = 18
+    """1: spikes of size 1; below every row of weights lies its negative."""
 
 
 class Packed(NamedTuple):
@@ -125,7 +127,7 @@ class Space(NamedTuple):
     """Memory of one worker, used for one sample after the other."""
 
     place: Array
-    """int32: where spikes come from, their places in the layout of their stage."""
+    """int32: where spikes come from: twice the place in the layout of their stage, plus 1 for negative ones."""
     value: Array
     """int32: their sizes."""
     train: Array
@@ -176,6 +178,8 @@ class How(NamedTuple):
     hold: int
     most: int
     """Steps that a train has room for."""
+    count: int
+    """1: events are counted place by place."""
 
 
 DONE, MORE_SPIKES, MORE_STEPS = 0, 1, 2

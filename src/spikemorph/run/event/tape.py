@@ -84,9 +84,11 @@ def play_tape(
     how: How,
     held: tuple[Array, Array],
     books: tuple[Array, Array],
-    at: tuple[int, int],
-) -> tuple[int, int, int]:
-    """Samples and cells from `at` on; where there was no room, and why (or the end, and that all is well).
+    at: int,
+) -> tuple[int, int]:
+    """Samples from `at` on; the one that found no room, and why (or the end, and that all is well).
+
+    A sample that found no room has left nothing behind.
 
     Args:
         work: narrow and wide state, targets, and the books of a cell in the making.
@@ -98,10 +100,11 @@ def play_tape(
     """
     state, targets, making = (work[0], work[1]), work[2], work[3]
     counted, marks = books
-    narrow, wide = state[0].copy(), state[1].copy()
     cells = len(tape.cells)
-    for sample in range(at[0], len(memory)):
-        for number in range(at[1] if sample == at[0] else 0, cells):
+    before = space.hits[: len(space.hits) if cells > 1 and how.count == 1 else 0].copy()
+    for sample in range(at, len(memory)):
+        before[:] = space.hits[: len(before)]
+        for number in range(cells):
             cell = tape.cells[number]
             goes_on = how.fresh == 0 and cell[GOES_ON] == 1
             everything = 1 if how.everything == 1 or not goes_on or cell[SAME] == 0 else 0
@@ -110,23 +113,21 @@ def play_tape(
                     last = tape.cells[number - 1]
                     carry(state[0], packed.start16, last[NARROW], cell[NARROW], cell[NARROW_END])
                     carry(state[1], packed.start32, last[WIDE], cell[WIDE], cell[WIDE_END])
-                narrow[:] = state[0]
-                wide[:] = state[1]
             enter(tape, cell, memory[sample], targets)
             making[:] = 0
             stages = (cell[STAGE], cell[STAGE_END])
-            own = How(how.steps, 0 if goes_on else 1, everything, 0, 0, how.most)
+            own = How(how.steps, 0 if goes_on else 1, everything, 0, 0, how.most, how.count)
             ended = play(packed, state, targets, space, own, held, making, stages)
             if ended != DONE:
-                if goes_on:
-                    state[0][:] = narrow
-                    state[1][:] = wide
-                return sample, number, ended
+                counted[sample] = 0
+                space.hits[: len(before)] = before
+                return sample, ended
             counted[sample] += making
-            count_hits(packed, space, how.most, stages)
+            if how.count == 1:
+                count_hits(packed, space, how.most, stages)
             totals = space.totals
             marks[sample, number, 0] = totals[LAST_SPIKE]
             marks[sample, number, 1] = how.steps if how.steps > 0 else totals[LAST_PENDING] + 1
             marks[sample, number, 2] = totals[UNSETTLED]
             leave(tape, cell, state, memory[sample])
-    return len(memory), 0, DONE
+    return len(memory), DONE

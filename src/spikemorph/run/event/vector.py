@@ -20,6 +20,8 @@ I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 STEP_LANES = 32
 HALF = 16
 """Numbers that are put side by side at once."""
+UNIT_BITS = 8
+"""Weights that are stored with their negatives."""
 
 
 def instruction(function: Callable[..., Any]) -> Any:
@@ -59,11 +61,13 @@ def _resize(builder: Any, value: Any, kind: Any) -> Any:
     return builder.sext(value, kind) if now < want else builder.trunc(value, kind)
 
 
-def _adding(lanes: int) -> Any:
+def _adding(lanes: int, *, units: bool) -> Any:
     """acc[at : at + lanes] += the rows of all spikes of some runs; how many spikes there were.
 
     Run r takes the spikes train[t + table[r + 1]]..train[t + table[r + 2]]; spike k of it adds
-    val[k] * weight[first + (table[r] + place[k]) * width ...]. Runs lie three numbers apart.
+    val[k] * weight[first + (table[r] + place[k] // 2) * width ...]; where all spikes are of size 1,
+    weight[first + (table[r] + place[k]) * width ...], positive and negative rows in turn. Runs lie three
+    numbers apart.
     """
 
     @instruction
@@ -82,6 +86,8 @@ def _adding(lanes: int) -> Any:
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             kinds = signature.args
+            if units and kinds[2].dtype.bitwidth != UNIT_BITS:
+                return I64(0)
             sums = ir.VectorType(ir.IntType(kinds[0].dtype.bitwidth), lanes)
             rows = ir.VectorType(ir.IntType(kinds[2].dtype.bitwidth), lanes)
             own = _data(context, builder, kinds[0], args[0], args[1], sums)
@@ -102,9 +108,13 @@ def _adding(lanes: int) -> Any:
                 builder.store(builder.add(builder.load(count), builder.sub(b, a)), count)
                 def row(k: Any, base: Any = base) -> Any:
                     at = builder.sext(builder.load(builder.gep(place, [k])), I64)
-                    size = _resize(builder, builder.load(builder.gep(value, [k])), sums.element)
+                    if not units:
+                        at = builder.ashr(at, I64(1))
                     start = builder.add(base, builder.mul(at, args[4]))
                     found = _load(builder, _data(context, builder, kinds[2], args[2], start, rows))
+                    if units:
+                        return _resize(builder, found, sums)
+                    size = _resize(builder, builder.load(builder.gep(value, [k])), sums.element)
                     return builder.mul(_resize(builder, found, sums), _splat(builder, size, sums))
 
                 odd = builder.and_(builder.sub(b, a), I64(1))
@@ -123,9 +133,8 @@ def _adding(lanes: int) -> Any:
     return add_runs
 
 
-add_runs32 = _adding(32)
-add_runs64 = _adding(64)
-add_runs128 = _adding(128)
+add_runs32, add_runs64, add_runs128 = (_adding(lanes, units=False) for lanes in (32, 64, 128))
+add_units32, add_units64, add_units128 = (_adding(lanes, units=True) for lanes in (32, 64, 128))
 
 
 def _track(context: Any, builder: Any, target: Any, own: Any, largest: Any, sent: Any) -> Any:
@@ -280,7 +289,7 @@ def relay_block(typing: Any, acc: Any, at: Any, sent: Any) -> Any:
 
 @instruction
 def append(typing: Any, place: Any, value: Any, top: Any, own: Any, sent: Any, fired: Any) -> Any:
-    """Places own + i and values sent[i] of all set bits i < 32, written from place[top] and value[top] on.
+    """Spikes sent[i] of places own + i for all set bits i < 32, written from place[top] and value[top] on.
 
     Up to 32 numbers behind `top` are overwritten.
     """
@@ -296,6 +305,8 @@ def append(typing: Any, place: Any, value: Any, top: Any, own: Any, sent: Any, f
             lanes = ir.Constant(half, list(range(i, i + HALF)))
             places = builder.add(_splat(builder, builder.trunc(args[3], I32), half), lanes)
             values = _load(builder, _data(context, builder, kinds[4], args[4], I64(i), half))
+            negative = builder.lshr(values, ir.Constant(half, [31] * HALF))
+            places = builder.or_(builder.shl(places, ir.Constant(half, [1] * HALF)), negative)
             for array, numbers in ((0, places), (1, values)):
                 dense = _compress(builder, numbers, mask)
                 _store(builder, dense, _data(context, builder, kinds[array], args[array], top, half))

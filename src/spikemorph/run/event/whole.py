@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import final
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikemorph.ir import ops
 from spikemorph.ir.graph import Graph, Node
 from spikemorph.run.cell_rules import Port
 from spikemorph.run.cells import Cell
@@ -27,7 +29,7 @@ from spikemorph.run.event.tape import C, Tape, play_tape
 from spikemorph.run.handover import Delta, Handover
 from spikemorph.run.record import Record, SpikeCounts
 from spikemorph.run.result import Run, Work
-from spikemorph.run.tally import Tally, emissions
+from spikemorph.run.tally import emissions
 
 SPIKES, STEPS = 2**14, 16
 
@@ -53,15 +55,19 @@ class Laid:
     spaces: list[Space] = field(default_factory=list)
 
 
-def laid(known: Network) -> Laid:
-    """The tape of a network, made once."""
-    if not known.tape:
-        known.tape.append(_laid(known))
-    found: Laid = known.tape[0]
+def laid(known: Network, *, counts: bool) -> Laid:
+    """The tape of a network, made once.
+
+    Args:
+        counts: whether the counts of all emitters are kept, not only of those that later cells read.
+    """
+    if counts not in known.tapes:
+        known.tapes[counts] = _laid(known, counts=counts)
+    found: Laid = known.tapes[counts]
     return found
 
 
-def _laid(known: Network) -> Laid:
+def _laid(known: Network, *, counts: bool) -> Laid:
     network, plan = known.network, known.plan
     names = dict.fromkeys(name for cell in plan.cells for name in emissions(network, cell).values())
     lines = {name: line for line, name in enumerate(names)}
@@ -76,7 +82,11 @@ def _laid(known: Network) -> Laid:
             made.append((program, {local: lines[name] for local, name in found.items()}))
             graphs.append(cell.graph)
     packed, ranges = pack(made)
-    places, size = _places(plan.graph)
+    read = {port.name for cell in plan.cells for port in cell.inputs}
+    wanted = [*plan.graph.inputs, *plan.graph.neurons, *plan.graph.readouts]
+    if not counts:
+        wanted = [node for node in wanted if node.name in read or isinstance(node.op, ops.Readout)]
+    places, size = _places(wanted)
     rows, take, keep = [], _Pairs(2), _Pairs(3)
     before: Cell | None = None
     for cell in plan.cells:
@@ -89,7 +99,7 @@ def _laid(known: Network) -> Laid:
             _take(take, plan.graph, places, port, (packed, made[number][0], ranges[number][0]))
         row[C.TAKE_END], row[C.KEEP] = take.size, keep.size
         for ports, column in ((cell.emitters, S.COUNTS), (cell.readouts, S.SUMS)):
-            for port in ports:
+            for port in (each for each in ports if each.name in places):
                 _keep(keep, plan.graph, places, port, (packed, made[number][0], ranges[number][0]), column)
         row[C.KEEP_END] = keep.size
         rows.append(row)
@@ -116,9 +126,9 @@ class _Pairs:
         return np.concatenate([*self.parts, np.zeros((self.rows, 0))], axis=1).astype(np.int32)
 
 
-def _places(graph: Graph) -> tuple[dict[str, int], int]:
+def _places(nodes: Iterable[Node]) -> tuple[dict[str, int], int]:
     places, size = {}, 0
-    for node in (*graph.inputs, *graph.neurons, *graph.readouts):
+    for node in nodes:
         places[node.name] = size
         size += math.prod(node.shape)
     return places, size
@@ -180,12 +190,13 @@ class _Worker:
     how: How
     counted: Array
     marks: Array
-    hits: Array
+    hits: Array = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
 
     def all(self) -> None:
         laid, packed = self.laid, self.laid.packed
         space = self.laid.spaces.pop() if self.laid.spaces else space_for(packed, SPIKES, STEPS)
-        space.hits[:] = 0
+        if self.how.count == 1:
+            space.hits[:] = 0
         work = (
             np.zeros(len(packed.start16), dtype=np.int16),
             np.zeros(len(packed.start32), dtype=np.int32),
@@ -193,83 +204,109 @@ class _Worker:
             np.zeros(self.counted.shape[1:], dtype=np.int64),
         )
         held = np.zeros(0, dtype=np.uint8), np.zeros(0, dtype=np.int32)
-        at = (0, 0)
+        at = 0
         while True:
             most = len(space.train) // int(packed.sizes[Sizes.TRAIN])
             how = self.how._replace(most=most)
-            sample, cell, ended = play_tape(
+            at, ended = play_tape(
                 packed, laid.tape, work, self.memory, space, how, held, (self.counted, self.marks), at
             )
             if ended == DONE:
                 break
-            at, old = (sample, cell), space
+            old = space
             double = (2, 1) if ended == MORE_SPIKES else (1, 2)
             space = space_for(packed, double[0] * len(old.place), double[1] * most)
-            space.hits[:] = old.hits
-        self.hits[:] = space.hits
+            if self.how.count == 1:
+                space.hits[:] = old.hits
+        if self.how.count == 1:
+            self.hits = space.hits.copy()
         laid.spaces.append(space)
 
 
-def run_whole(
-    known: Network,
-    inputs: tuple[Tensor, ...],
-    record: tuple[Record, ...],
-    threads: int,
-    steps: int | None,
-    handover: Handover,
-) -> tuple[Run, Tensor]:
-    """All elements of a chunk of samples; the result, and the steps that every element ran."""
-    announce(play_tape)
-    ready = laid(known)
-    samples, graph = len(inputs[0]), known.plan.graph
-    memory = np.zeros((samples, ready.size), dtype=np.int32)
-    for node, each in zip(graph.inputs, inputs, strict=True):
-        start = ready.places[node.name]
-        memory[:, start : start + math.prod(node.shape)] = each.reshape(samples, -1).numpy()
-    delta = isinstance(handover, Delta)
-    how = How(steps or 0, int(not delta), int(steps is not None), 0, 0, 0)
-    counted = np.zeros((samples, len(ready.names), 2), dtype=np.int64)
-    marks = np.zeros((samples, len(ready.tape.cells), 3), dtype=np.int64)
-    cuts = [samples * i // min(samples, threads) for i in range(min(samples, threads) + 1)]
-    workers = [
-        _Worker(
-            ready, memory[a:b], how, counted[a:b], marks[a:b], np.zeros(int(ready.packed.sizes[Sizes.HITS]))
-        )
-        for a, b in pairwise(cuts)
-    ]
-    if len(workers) == 1:
-        workers[0].all()
-    else:
-        with ThreadPoolExecutor(len(workers)) as pool:
-            list(pool.map(_Worker.all, workers))
-    hits = np.sum([worker.hits for worker in workers], axis=0).astype(np.int64)
-    return _closed(known, ready, (memory, counted, marks, hits), record)
+@final
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is to run: as much as it takes to run it again.
+
+    Args:
+        inputs: counts [batch, *shape] of one chunk.
+    """
+
+    known: Network
+    inputs: tuple[Tensor, ...]
+    threads: int
+    steps: int | None
+    handover: Handover
+
+    def play(self, *, counts: bool, work: bool) -> tuple[Laid, Books]:
+        """All elements of all samples.
+
+        Args:
+            counts: whether the settled counts of all emitters are kept.
+            work: whether events are counted place by place.
+        """
+        announce(play_tape)
+        ready = laid(self.known, counts=counts)
+        samples, graph = len(self.inputs[0]), self.known.plan.graph
+        memory = np.zeros((samples, ready.size), dtype=np.int32)
+        for node, each in zip(graph.inputs, self.inputs, strict=True):
+            if node.name in ready.places:
+                start = ready.places[node.name]
+                memory[:, start : start + math.prod(node.shape)] = each.reshape(samples, -1).numpy()
+        fresh, fixed = not isinstance(self.handover, Delta), self.steps is not None
+        how = How(self.steps or 0, int(fresh), int(fixed), 0, 0, 0, int(work))
+        counted = np.zeros((samples, len(ready.names), 2), dtype=np.int64)
+        marks = np.zeros((samples, len(ready.tape.cells), 3), dtype=np.int64)
+        parts = min(samples, self.threads)
+        cuts = [samples * i // parts for i in range(parts + 1)]
+        workers = [_Worker(ready, memory[a:b], how, counted[a:b], marks[a:b]) for a, b in pairwise(cuts)]
+        if parts == 1:
+            workers[0].all()
+        else:
+            with ThreadPoolExecutor(parts) as pool:
+                list(pool.map(_Worker.all, workers))
+        return ready, (memory, counted, marks, [worker.hits for worker in workers])
+
+    @cached_property
+    def hits(self) -> tuple[Laid, Array]:
+        """Events place by place, by running once more: most callers never ask, and counting takes time."""
+        ready, (_, _, _, hits) = self.play(counts=False, work=True)
+        return ready, np.sum(hits, axis=0, dtype=np.int64)
+
+    def arrived(self, kind: int) -> dict[str, Tensor]:
+        """What arrived at every op of one kind of cell that does work."""
+        ready, hits = self.hits
+        _, program, first = ready.programs[kind]
+        return arrivals(program, ready.packed, first, hits)
 
 
-def _closed(
-    known: Network, ready: Laid, books: tuple[Array, Array, Array, Array], record: tuple[Record, ...]
-) -> tuple[Run, Tensor]:
-    memory, counted, marks, hits = books
-    plan = known.plan
-    tally = Tally.begin(known.network, plan, len(memory), record)
+Books = tuple[Array, Array, Array, list[Array]]
+"""Memory, spikes and events, marks, events place by place of each worker."""
+
+
+def run_whole(task: Task, record: tuple[Record, ...]) -> tuple[Run, Tensor]:
+    """The result of a chunk, and the steps that every element ran."""
+    kept = any(isinstance(each, SpikeCounts) for each in record)
+    ready, (memory, counted, marks, _) = task.play(counts=kept, work=False)
+    graph = task.known.plan.graph
     ran = torch.from_numpy(marks[:, :, 1].max(0))
-    tally.steps = int(ran.sum())
-    tally.element_steps = list(torch.from_numpy(marks[:, :, 0].T.copy()))
-    tally.element_settled = list(torch.from_numpy(marks[:, :, 2].T == 0))
-    for line, name in enumerate(ready.names):
-        tally.spikes[name] = torch.from_numpy(counted[:, line, 0].copy())
-        tally.events[name] = torch.from_numpy(counted[:, line, 1].copy())
-    for node in plan.graph.readouts:
-        tally.raw[node.name] = _part(ready, memory, node)
-    work = tuple(
-        Work(graph, Arrived(partial(arrivals, program, ready.packed, first, hits)))
-        for graph, program, first in ready.programs
+    emitted = torch.from_numpy(counted).permute(2, 1, 0).contiguous()
+    spikes, events = (dict(zip(ready.names, each.unbind(), strict=True)) for each in emitted)
+    coded = [node for node in graph.inputs if node.name in spikes]
+    run = Run(
+        graph=task.known.network.graph,
+        raw={node.name: _part(ready, memory, node) for node in graph.readouts},
+        steps=int(ran.sum()),
+        element_steps=torch.from_numpy(marks[:, :, 0].T.copy()),
+        element_settled=torch.from_numpy(marks[:, :, 2].T == 0),
+        layer_spikes=spikes,
+        layer_events=events,
+        work=tuple(
+            Work(cell, Arrived(partial(task.arrived, kind))) for kind, (cell, _, _) in enumerate(ready.programs)
+        ),
+        counts={node.name: _part(ready, memory, node) for node in (*coded, *graph.neurons)} if kept else None,
     )
-    counts = {}
-    if tally.wants(SpikeCounts):
-        coded = [node for node in plan.graph.inputs if node.name in tally.spikes]
-        counts = {node.name: _part(ready, memory, node) for node in (*coded, *plan.graph.neurons)}
-    return tally.finish(counts, work), ran
+    return run, ran
 
 
 def _part(ready: Laid, memory: Array, node: Node) -> Tensor:
