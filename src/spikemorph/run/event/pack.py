@@ -10,7 +10,7 @@ import numpy as np
 
 from spikemorph.run.event.layout import Ints
 from spikemorph.run.event.program import Edge, EdgeKind, Kind, Program, Stage
-from spikemorph.run.event.tables import Array, E, Packed, S, Sizes, flat
+from spikemorph.run.event.tables import LINE, Array, E, Packed, S, Sizes, flat
 
 EMITS = (Kind.CODED, Kind.NEURON, Kind.STEPS, Kind.POOL, Kind.WINDOWS)
 INPUTS = (Kind.ANALOG, Kind.CODED)
@@ -26,8 +26,9 @@ class _Pool:
 
     def put(self, numbers: Ints) -> int:
         start = self.size
-        self.parts.append(numbers.reshape(-1))
-        self.size += numbers.size
+        size = -(-numbers.size // LINE) * LINE
+        self.parts.append(np.pad(numbers.reshape(-1), (0, size - numbers.size)))
+        self.size += size
         return start
 
 

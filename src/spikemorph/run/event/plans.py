@@ -16,7 +16,7 @@ from spikemorph.run.cells import Cell, Plan, plan_of
 from spikemorph.run.event.lower import lower
 from spikemorph.run.event.pack import pack
 from spikemorph.run.event.program import Kind, Program
-from spikemorph.run.event.tables import Array, Packed, S, Sizes, Space, T
+from spikemorph.run.event.tables import Array, Packed, S, Sizes, Space, T, zeros
 from spikemorph.run.tally import emissions
 
 
@@ -181,7 +181,7 @@ def space_for(packed: Packed, spikes: int, steps: int) -> Space:
         mark=np.zeros(positions, dtype=np.uint8),
         touched=np.zeros(positions, dtype=np.uint8),
         pending=np.zeros(positions, dtype=np.uint8),
-        sent=np.zeros(32, dtype=np.int32),
+        sent=zeros(32, np.int32),
         snap=np.zeros(int(sizes[Sizes.SNAP]) * steps, dtype=np.int32),
         hits=np.zeros(int(sizes[Sizes.HITS]), dtype=np.int32),
         totals=np.zeros(len(T), dtype=np.int64),

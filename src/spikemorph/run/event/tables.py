@@ -186,7 +186,23 @@ DONE, MORE_SPIKES, MORE_STEPS = 0, 1, 2
 """How a sample ended: well, or for lack of room."""
 
 
+LINE = 64
+"""Bytes of a cache line: vectors that cross one are slow."""
+
+
+def zeros(size: int, dtype: type) -> Array:
+    """An array that starts at a cache line."""
+    width = np.dtype(dtype).itemsize
+    room = np.zeros(size + LINE // width, dtype=dtype)
+    first = -room.ctypes.data % LINE // width
+    return room[first : first + size]
+
+
 def flat(parts: list[Array], dtype: type, spare: int = 64) -> Array:
     """Arrays one behind the other, with room behind them for a whole vector."""
-    joined = np.concatenate([*(each.reshape(-1) for each in parts), np.zeros(spare)])
-    return joined.astype(dtype)
+    joined = zeros(sum(each.size for each in parts) + spare, dtype)
+    start = 0
+    for each in parts:
+        joined[start : start + each.size] = each.reshape(-1)
+        start += each.size
+    return joined

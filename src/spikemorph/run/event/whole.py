@@ -24,7 +24,7 @@ from spikemorph.run.event.notice import announce
 from spikemorph.run.event.pack import pack
 from spikemorph.run.event.plans import Arrived, Network, arrivals, space_for
 from spikemorph.run.event.program import Program
-from spikemorph.run.event.tables import DONE, MORE_SPIKES, Array, How, Packed, S, Sizes, Space
+from spikemorph.run.event.tables import DONE, MORE_SPIKES, Array, How, Packed, S, Sizes, Space, zeros
 from spikemorph.run.event.tape import C, Tape, play_tape
 from spikemorph.run.handover import Delta, Handover
 from spikemorph.run.record import Record, SpikeCounts
@@ -198,9 +198,9 @@ class _Worker:
         if self.how.count == 1:
             space.hits[:] = 0
         work = (
-            np.zeros(len(packed.start16), dtype=np.int16),
-            np.zeros(len(packed.start32), dtype=np.int32),
-            np.zeros(int(packed.sizes[Sizes.TARGETS]) + 64, dtype=np.int32),
+            zeros(len(packed.start16), np.int16),
+            zeros(len(packed.start32), np.int32),
+            zeros(int(packed.sizes[Sizes.TARGETS]) + 64, np.int32),
             np.zeros(self.counted.shape[1:], dtype=np.int64),
         )
         held = np.zeros(0, dtype=np.uint8), np.zeros(0, dtype=np.int32)
