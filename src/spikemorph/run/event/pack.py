@@ -11,6 +11,7 @@ import numpy as np
 from spikemorph.run.event.layout import Ints
 from spikemorph.run.event.program import Edge, EdgeKind, Kind, Program, Stage
 from spikemorph.run.event.tables import LINE, Array, E, Packed, S, Sizes, flat
+from spikemorph.run.event.vector import AT_ONCE
 
 EMITS = (Kind.CODED, Kind.NEURON, Kind.STEPS, Kind.POOL, Kind.WINDOWS)
 INPUTS = (Kind.ANALOG, Kind.CODED)
@@ -141,11 +142,16 @@ class Packing:
         assert edge.near is not None and edge.place is not None and edge.rows is not None
         row[E.OUTS] = len(edge.near)
         self.sizes[Sizes.POSITIONS] = max(self.sizes[Sizes.POSITIONS], len(edge.near))
-        code, rows = 2, edge.rows
-        if edge.kind is EdgeKind.ROWS:
-            code, both = _code(edge.rows), np.stack([edge.rows, -edge.rows], 1).reshape(-1, rows.shape[1])
-            if self.program.stages[edge.source].largest == 1 and _code(both) == 0:
-                code, rows, row[E.UNIT] = 0, both, 1
+        code = 2 if edge.kind is EdgeKind.GROUPED else _code(edge.rows)
+        rows = edge.rows
+        if edge.kind is EdgeKind.ROWS and self.program.stages[edge.source].largest == 1:
+            both = np.stack([edge.rows, -edge.rows], 1).reshape(-1, rows.shape[1])
+            if _code(both) == 0:
+                rows, row[E.KIND] = both, EdgeKind.UNITS
+                row[E.SMALL] = int(AT_ONCE * int(np.abs(both).max()) <= np.iinfo(np.int8).max)
+                row[E.ZERO] = self.weights[0].put(np.zeros(rows.shape[1], dtype=np.int64))
+                reach = edge.near.shape[1] * source.padded
+                self.sizes[Sizes.REACH] = max(self.sizes[Sizes.REACH], reach)
         first, items = _runs(edge.near, source.padded * len(rows) // len(edge.rows))
         row[E.RUNS], row[E.RUN_ITEMS] = self.table.put(first), self.table.put(items)
         row[E.PLACE] = self.table.put(edge.place)

@@ -182,6 +182,7 @@ def space_for(packed: Packed, spikes: int, steps: int) -> Space:
         touched=np.zeros(positions, dtype=np.uint8),
         pending=np.zeros(positions, dtype=np.uint8),
         sent=zeros(32, np.int32),
+        listed=zeros(int(sizes[Sizes.REACH]) + 64, np.int32),
         snap=np.zeros(int(sizes[Sizes.SNAP]) * steps, dtype=np.int32),
         hits=np.zeros(int(sizes[Sizes.HITS]), dtype=np.int32),
         totals=np.zeros(len(T), dtype=np.int64),

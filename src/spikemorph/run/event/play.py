@@ -5,7 +5,7 @@ from __future__ import annotations
 from spikemorph.run.event.compiled import compiled, entry
 from spikemorph.run.event.emit import emit_given, emit_singly, emit_tracking, send_product
 from spikemorph.run.event.program import EdgeKind, Kind
-from spikemorph.run.event.scatter import add_dense, add_grouped, add_links, add_straight
+from spikemorph.run.event.scatter import add_dense, add_grouped, add_links, add_straight, add_units
 from spikemorph.run.event.tables import (
     DONE,
     MORE_SPIKES,
@@ -27,6 +27,7 @@ EDGE, EDGE_END, TRAIN = int(S.EDGE), int(S.EDGE_END), int(S.TRAIN)
 BOOK, HOLD, SNAP, HITS = int(S.BOOK), int(S.HOLD), int(S.SNAP), int(S.HITS)
 EDGE_KIND, SOURCE, CODE = int(E.KIND), int(E.SOURCE), int(E.CODE)
 ROWS, GROUPED, STRAIGHT = int(EdgeKind.ROWS), int(EdgeKind.GROUPED), int(EdgeKind.STRAIGHT)
+UNITS = int(EdgeKind.UNITS)
 ANALOG, CODED, NEURON, POOL = int(Kind.ANALOG), int(Kind.CODED), int(Kind.NEURON), int(Kind.POOL)
 STEPS, WINDOWED = int(Kind.STEPS), int(Kind.WINDOWS)
 PRODUCT, READOUT = int(Kind.PRODUCT), int(Kind.READOUT)
@@ -56,6 +57,10 @@ def bring(acc: Array, base: int, packed: Packed, number: int, space: Space, step
             add_dense(acc, base, packed.weights16, edge, table, spikes, at, space.mark, space.touched)
         else:
             add_dense(acc, base, packed.weights32, edge, table, spikes, at, space.mark, space.touched)
+    elif kind == UNITS:
+        add_units(
+            acc, base, packed.weights8, edge, table, spikes, at, space.mark, space.touched, space.listed
+        )
     elif kind == GROUPED:
         add_grouped(acc, base, packed.weights32, edge, table, spikes, at, space.mark, space.touched)
     elif kind == STRAIGHT:

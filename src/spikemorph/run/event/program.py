@@ -49,6 +49,8 @@ class EdgeKind(IntEnum):
     """A list of targets for each source."""
     STRAIGHT = 3
     """Every place into the same place, times a weight."""
+    UNITS = 4
+    """ROWS of bytes for spikes of size 1; below every row lies its negative."""
 
 
 @final

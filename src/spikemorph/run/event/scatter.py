@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from spikemorph.run.event.compiled import compiled
 from spikemorph.run.event.tables import Array, E
-from spikemorph.run.event.vector import add_runs32, add_runs64, add_runs128, add_units32, add_units64, add_units128
+from spikemorph.run.event.vector import (
+    add_rows32,
+    add_rows64,
+    add_rows128,
+    add_runs32,
+    add_runs64,
+    add_runs128,
+    list_rows,
+)
 
 OUTS, RUNS, RUN_ITEMS, PLACE, WHERE = int(E.OUTS), int(E.RUNS), int(E.RUN_ITEMS), int(E.PLACE), int(E.WHERE)
 ROWS, WIDTH, STARTS = int(E.ROWS), int(E.WIDTH), int(E.STARTS)
 SOURCES, SOURCE_PADDED = int(E.SOURCES), int(E.SOURCE_PADDED)
 BACK, BACK_ITEMS = int(E.BACK), int(E.BACK_ITEMS)
-FIRST, TARGET, WEIGHT, UNIT = int(E.FIRST), int(E.TARGET), int(E.WEIGHT), int(E.UNIT)
+FIRST, TARGET, WEIGHT = int(E.FIRST), int(E.TARGET), int(E.WEIGHT)
+ZERO, SMALL = int(E.ZERO), int(E.SMALL)
 FEW = 4
 """Targets that are looked at in any case."""
 MANY = 3
@@ -55,7 +64,7 @@ def add_dense(
     if reach == 0:
         return
     width, runs, items, rows = edge[WIDTH], edge[RUNS], edge[RUN_ITEMS], edge[ROWS]
-    places, where, unit = edge[PLACE], edge[WHERE], edge[UNIT] == 1
+    places, where = edge[PLACE], edge[WHERE]
     for p in range(edge[OUTS]):
         if reach == 1 and mark[p] == 0:
             continue
@@ -65,24 +74,55 @@ def add_dense(
         hits = 0
         lane = 0
         while lane + 128 <= width:
-            if unit:
-                hits += add_units128(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
-            else:
-                hits += add_runs128(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
+            hits += add_runs128(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
             lane += 128
         if lane + 64 <= width:
-            if unit:
-                hits += add_units64(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
-            else:
-                hits += add_runs64(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
+            hits += add_runs64(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
             lane += 64
         if lane < width:
-            if unit:
-                hits += add_units32(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
-            else:
-                hits += add_runs32(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
+            hits += add_runs32(acc, own + lane, weights, rows + lane, width, spikes, at, table, r, end)
         if hits > 0:
             touched[table[where + p]] = 1
+
+
+@compiled
+def add_units(
+    acc: Array,
+    base: int,
+    weights: Array,
+    edge: Array,
+    table: Array,
+    spikes: tuple[Array, Array, Array],
+    at: int,
+    mark: Array,
+    touched: Array,
+    listed: Array,
+) -> None:
+    """The same for spikes of size 1: their rows are listed, then added without a product."""
+    reach = mark_reached(edge, table, spikes[2], at, mark)
+    if reach == 0:
+        return
+    width, runs, items, rows, zero = edge[WIDTH], edge[RUNS], edge[RUN_ITEMS], edge[ROWS], edge[ZERO]
+    places, where, small = edge[PLACE], edge[WHERE], edge[SMALL]
+    for p in range(edge[OUTS]):
+        if reach == 1 and mark[p] == 0:
+            continue
+        mark[p] = 0
+        r, end = items + 3 * table[runs + p], items + 3 * table[runs + p + 1]
+        hits = list_rows(listed, rows, width, zero, spikes[0], spikes[2], at, table, r, end)
+        if hits == 0:
+            continue
+        touched[table[where + p]] = 1
+        own = base + table[places + p]
+        lane = 0
+        while lane + 128 <= width:
+            add_rows128(acc, own + lane, weights, lane, listed, hits, small)
+            lane += 128
+        if lane + 64 <= width:
+            add_rows64(acc, own + lane, weights, lane, listed, hits, small)
+            lane += 64
+        if lane < width:
+            add_rows32(acc, own + lane, weights, lane, listed, hits, small)
 
 
 @compiled

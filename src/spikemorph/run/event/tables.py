@@ -82,8 +82,10 @@ class E(IntEnum):
     TARGET = 16
     WEIGHT = 17
     """-1: all are 1."""
-    UNIT = 18
-    """1: spikes of size 1; below every row of weights lies its negative."""
+    ZERO = 18
+    """Where a row of zeros lies."""
+    SMALL = 19
+    """1: as many weights as are added in one go add up within a byte."""
 
 
 class Packed(NamedTuple):
@@ -121,6 +123,8 @@ class Sizes(IntEnum):
     HOLDS = 5
     SNAP = 6
     STAGES = 7
+    REACH = 8
+    """Most numbers that reach one position."""
 
 
 class Space(NamedTuple):
@@ -140,6 +144,8 @@ class Space(NamedTuple):
     """uint8 by position."""
     sent: Array
     """int32 [32]."""
+    listed: Array
+    """int32: where the rows of weights of all spikes that reach a position start."""
     snap: Array
     """int32: sums of readouts after every step."""
     hits: Array

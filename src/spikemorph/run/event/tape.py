@@ -108,11 +108,10 @@ def play_tape(
             cell = tape.cells[number]
             goes_on = how.fresh == 0 and cell[GOES_ON] == 1
             everything = 1 if how.everything == 1 or not goes_on or cell[SAME] == 0 else 0
-            if goes_on:
-                if cell[SAME] == 0:
-                    last = tape.cells[number - 1]
-                    carry(state[0], packed.start16, last[NARROW], cell[NARROW], cell[NARROW_END])
-                    carry(state[1], packed.start32, last[WIDE], cell[WIDE], cell[WIDE_END])
+            if goes_on and cell[SAME] == 0:
+                last = tape.cells[number - 1]
+                carry(state[0], packed.start16, last[NARROW], cell[NARROW], cell[NARROW_END])
+                carry(state[1], packed.start32, last[WIDE], cell[WIDE], cell[WIDE_END])
             enter(tape, cell, memory[sample], targets)
             making[:] = 0
             stages = (cell[STAGE], cell[STAGE_END])

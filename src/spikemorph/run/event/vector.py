@@ -20,8 +20,6 @@ I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 STEP_LANES = 32
 HALF = 16
 """Numbers that are put side by side at once."""
-UNIT_BITS = 8
-"""Weights that are stored with their negatives."""
 
 
 def instruction(function: Callable[..., Any]) -> Any:
@@ -61,13 +59,11 @@ def _resize(builder: Any, value: Any, kind: Any) -> Any:
     return builder.sext(value, kind) if now < want else builder.trunc(value, kind)
 
 
-def _adding(lanes: int, *, units: bool) -> Any:
+def _adding(lanes: int) -> Any:
     """acc[at : at + lanes] += the rows of all spikes of some runs; how many spikes there were.
 
     Run r takes the spikes train[t + table[r + 1]]..train[t + table[r + 2]]; spike k of it adds
-    val[k] * weight[first + (table[r] + place[k] // 2) * width ...]; where all spikes are of size 1,
-    weight[first + (table[r] + place[k]) * width ...], positive and negative rows in turn. Runs lie three
-    numbers apart.
+    val[k] * weight[first + (table[r] + place[k] // 2) * width ...]. Runs lie three numbers apart.
     """
 
     @instruction
@@ -86,8 +82,6 @@ def _adding(lanes: int, *, units: bool) -> Any:
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             kinds = signature.args
-            if units and kinds[2].dtype.bitwidth != UNIT_BITS:
-                return I64(0)
             sums = ir.VectorType(ir.IntType(kinds[0].dtype.bitwidth), lanes)
             rows = ir.VectorType(ir.IntType(kinds[2].dtype.bitwidth), lanes)
             own = _data(context, builder, kinds[0], args[0], args[1], sums)
@@ -106,14 +100,11 @@ def _adding(lanes: int, *, units: bool) -> Any:
                 a, b = (builder.load(builder.gep(train, [builder.add(args[6], each)])) for each in (q, stop))
                 base = builder.add(args[3], builder.mul(shift, args[4]))
                 builder.store(builder.add(builder.load(count), builder.sub(b, a)), count)
+
                 def row(k: Any, base: Any = base) -> Any:
-                    at = builder.sext(builder.load(builder.gep(place, [k])), I64)
-                    if not units:
-                        at = builder.ashr(at, I64(1))
+                    at = builder.ashr(builder.sext(builder.load(builder.gep(place, [k])), I64), I64(1))
                     start = builder.add(base, builder.mul(at, args[4]))
                     found = _load(builder, _data(context, builder, kinds[2], args[2], start, rows))
-                    if units:
-                        return _resize(builder, found, sums)
                     size = _resize(builder, builder.load(builder.gep(value, [k])), sums.element)
                     return builder.mul(_resize(builder, found, sums), _splat(builder, size, sums))
 
@@ -133,8 +124,104 @@ def _adding(lanes: int, *, units: bool) -> Any:
     return add_runs
 
 
-add_runs32, add_runs64, add_runs128 = (_adding(lanes, units=False) for lanes in (32, 64, 128))
-add_units32, add_units64, add_units128 = (_adding(lanes, units=True) for lanes in (32, 64, 128))
+add_runs32, add_runs64, add_runs128 = (_adding(lanes) for lanes in (32, 64, 128))
+
+
+@instruction
+def list_rows(
+    typing: Any,
+    rows: Any,
+    first: Any,
+    width: Any,
+    zero: Any,
+    place: Any,
+    train: Any,
+    t: Any,
+    table: Any,
+    r: Any,
+    end: Any,
+) -> Any:
+    """Where the rows of all spikes of some runs start, into rows[0 ...]; how many.
+
+    Runs as for `add_runs32`; a row is first + (table[r] + place[k]) * width. Behind the last one HALF times
+    `zero` is written.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        half = ir.VectorType(I32, HALF)
+        count = cgutils.alloca_once_value(builder, I64(0))
+        trains, items = (context.make_array(kinds[i])(context, builder, args[i]).data for i in (5, 7))
+        wide = _splat(builder, builder.trunc(args[2], I32), half)
+        with cgutils.for_range_slice(builder, args[8], args[9], I64(3)) as (run, _):
+            shift, q, stop = (
+                builder.sext(builder.load(builder.gep(items, [builder.add(run, I64(i))])), I64)
+                for i in range(3)
+            )
+            a, b = (builder.load(builder.gep(trains, [builder.add(args[6], each)])) for each in (q, stop))
+            base = builder.add(args[1], builder.mul(shift, args[2]))
+            base = _splat(builder, builder.trunc(base, I32), half)
+            to = builder.sub(builder.load(count), a)
+            builder.store(builder.add(to, b), count)
+            with cgutils.for_range_slice(builder, a, b, I64(HALF)) as (k, _):
+                found = _load(builder, _data(context, builder, kinds[4], args[4], k, half))
+                starts = builder.add(builder.mul(found, wide), base)
+                _store(builder, starts, _data(context, builder, kinds[0], args[0], builder.add(to, k), half))
+        total = builder.load(count)
+        nothing = _splat(builder, builder.trunc(args[3], I32), half)
+        _store(builder, nothing, _data(context, builder, kinds[0], args[0], total, half))
+        return total
+
+    index = [types.int64] * 3
+    return types.int64(rows, *index, place, train, types.int64, table, *index[:2]), codegen
+
+
+def _adding_rows(lanes: int) -> Any:
+    """acc[at : at + lanes] += the listed rows of bytes, each from its lane `first` on, AT_ONCE at a time.
+
+    Where `small` is 1, so many weights add up within a byte.
+    """
+
+    @instruction
+    def add_rows(
+        typing: Any, acc: Any, at: Any, weight: Any, first: Any, rows: Any, count: Any, small: Any
+    ) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kinds = signature.args
+            sums = ir.VectorType(ir.IntType(kinds[0].dtype.bitwidth), lanes)
+            bytes_ = ir.VectorType(ir.IntType(8), lanes)
+            own = _data(context, builder, kinds[0], args[0], args[1], sums)
+            total = cgutils.alloca_once_value(builder, _load(builder, own))
+            starts = context.make_array(kinds[4])(context, builder, args[4]).data
+
+            def gather(inner: Any) -> None:
+                with cgutils.for_range_slice(builder, I64(0), args[5], I64(AT_ONCE)) as (k, _):
+                    part = None
+                    for ahead in range(AT_ONCE):
+                        start = builder.load(builder.gep(starts, [builder.add(k, I64(ahead))]))
+                        place = builder.add(builder.sext(start, I64), args[3])
+                        row = _load(builder, _data(context, builder, kinds[2], args[2], place, bytes_))
+                        row = _resize(builder, row, inner)
+                        part = row if part is None else builder.add(part, row)
+                    builder.store(builder.add(builder.load(total), _resize(builder, part, sums)), total)
+
+            with builder.if_else(builder.icmp_signed("==", args[6], I64(1))) as (narrow, wide):
+                with narrow:
+                    gather(bytes_)
+                with wide:
+                    gather(sums)
+            _store(builder, builder.load(total), own)
+            return context.get_dummy_value()
+
+        index = types.int64
+        return types.void(acc, index, weight, index, rows, index, index), codegen
+
+    return add_rows
+
+
+AT_ONCE = 4
+"""Rows that are added in one go."""
+add_rows32, add_rows64, add_rows128 = (_adding_rows(lanes) for lanes in (32, 64, 128))
 
 
 def _track(context: Any, builder: Any, target: Any, own: Any, largest: Any, sent: Any) -> Any:
@@ -341,4 +428,3 @@ def copy_part(typing: Any, target: Any, source: Any, first: Any, count: Any) -> 
         return context.get_dummy_value()
 
     return types.void(target, source, types.int64, types.int64), codegen
-

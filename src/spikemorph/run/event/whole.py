@@ -302,7 +302,8 @@ def run_whole(task: Task, record: tuple[Record, ...]) -> tuple[Run, Tensor]:
         layer_spikes=spikes,
         layer_events=events,
         work=tuple(
-            Work(cell, Arrived(partial(task.arrived, kind))) for kind, (cell, _, _) in enumerate(ready.programs)
+            Work(cell, Arrived(partial(task.arrived, kind)))
+            for kind, (cell, _, _) in enumerate(ready.programs)
         ),
         counts={node.name: _part(ready, memory, node) for node in (*coded, *graph.neurons)} if kept else None,
     )
