@@ -21,11 +21,12 @@ from spikemorph.ir.graph import Graph
 from spikemorph.run.dense import Dense
 from spikemorph.run.event import Event, elements, whole
 from spikemorph.run.event.lower import lower
+from spikemorph.run.event.pack import joined
 from spikemorph.run.event.plans import space_for
-from spikemorph.run.event.play import play_batch
 from spikemorph.run.event.program import Kind, Program
+from spikemorph.run.event.tape import play_tape
 from spikemorph.run.handover import Delta, Fresh, Handover, Replay
-from spikemorph.run.record import Everything, SpikeCounts
+from spikemorph.run.record import Everything, Record, SpikeCounts
 from spikemorph.run.result import Run
 
 KINDS: list[tuple[Spike, Encoding]] = [
@@ -93,8 +94,9 @@ def test_threads_and_batches_change_no_number(
         assert_same_totals(run, runs[0])
 
 
+@pytest.mark.parametrize("record", [SpikeCounts(), Everything()])
 @pytest.mark.parametrize("handover", WAYS)
-def test_room_grows_on_demand(handover: Handover, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_grows_on_demand(handover: Handover, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     grown: list[int] = []
     for module in (elements, whole):
         monkeypatch.setattr(module, "SPIKES", 1)
@@ -104,7 +106,7 @@ def test_room_grows_on_demand(handover: Handover, monkeypatch: pytest.MonkeyPatc
         net, counts = drawn(seed, loops=seed % 2 == 0)
         net = replace(net, encoding=Spikes())
         dense, event = (
-            engine.run(net, counts, steps=None, record=(SpikeCounts(),), handover=handover)
+            engine.run(net, counts, steps=None, record=(record,), handover=handover)
             for engine in (Dense(), Event(threads=1))
         )
         assert_same_totals(event, dense)
@@ -149,6 +151,8 @@ def test_blocks_of_common_networks(activation: int) -> None:
     net = sm.convert(graph)
     runs = [sm.simulate(net, x, engine=engine, record=Everything()) for engine in (Dense(), Event(threads=1))]
     assert_same_run(runs[1], runs[0])
+    whole_runs = [sm.simulate(net, x, engine=engine, record=SpikeCounts()) for engine in (Dense(), Event())]
+    assert_same_totals(*whole_runs)
     assert sm.verify(net, graph, x, engine=Event(threads=2)).lossless
 
 
@@ -167,12 +171,29 @@ def test_narrow_sums_are_narrow_and_blocks_are_vectorised() -> None:
     assert wide.stages[3].wide
 
 
+@pytest.mark.parametrize("steps", [None, 1, 2])
+def test_a_pool_runs_with_the_neurons_that_it_alone_reads(steps: int | None) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(5, 3, 12, 12)
+    model = nn.Sequential(
+        nn.Conv2d(3, 40, 3, padding=1), nn.ReLU(), nn.Conv2d(40, 8, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
+    )
+    graph, made = program(model, x, sm.Levels(activation=3, weight_bits=4))
+    assert joined(made) == {2: 3}
+    net = sm.convert(graph)
+    runs = [
+        sm.simulate(net, x, engine=engine, steps=steps, record=SpikeCounts()) for engine in (Dense(), Event())
+    ]
+    assert runs[1].layer_spikes[graph.neurons[1].name].sum() > 0
+    assert_same_totals(*runs)
+
+
 def test_a_changed_graph_compiles_nothing() -> None:
     sm.simulate(*_small(4), engine=Event(threads=1))
-    before = len(play_batch.signatures)  # type: ignore[attr-defined]
+    before = len(play_tape.signatures)  # type: ignore[attr-defined]
     sm.simulate(*_small(9), engine=Event(threads=1))
     assert before == 1
-    assert len(play_batch.signatures) == before  # type: ignore[attr-defined]
+    assert len(play_tape.signatures) == before  # type: ignore[attr-defined]
 
 
 def _small(width: int) -> tuple[SpikingNetwork, Tensor]:

@@ -34,7 +34,7 @@ NAME = "cifar10-vgg"
 FLOAT = Schedule(epochs=14, rate=3e-3, seed=1)
 QUANTISED = Schedule(epochs=4, rate=1.5e-3, decay=0.01, seed=2)
 PENALISED = Schedule(epochs=1, rate=5e-4, decay=0.01, seed=3)
-PENALTIES = (0.0, 0.3)
+PENALTIES = (0.0, 0.3, 0.6, 1.0, 3.0)
 """Weights of the mean |count| of a neuron in the loss."""
 LOSS = 0.5
 """Points of validation accuracy that fewer spikes may cost."""

@@ -204,7 +204,7 @@ class Worker:
             np.zeros((samples, 3), dtype=np.int64),
             np.zeros((samples, packed.collected.shape[1]), dtype=np.int32),
         )
-        self.hits = np.zeros(int(packed.sizes[Sizes.HITS]) if how.count == 1 else 0, dtype=np.int64)
+        self.hits = np.zeros(int(packed.sizes[Sizes.HITS]) if how.work == 1 else 0, dtype=np.int64)
 
     def all(self) -> Played:
         """All samples."""
@@ -223,7 +223,7 @@ class Worker:
             if ended == DONE:
                 break
             space, how = _larger(self.ready, space, how, ended)
-        if how.count == 1:
+        if how.work == 1:
             self.hits += space.hits
         self.ready.spaces.append(space)
         return space

@@ -5,7 +5,15 @@ from __future__ import annotations
 from spikemorph.run.event.compiled import compiled
 from spikemorph.run.event.program import Kind
 from spikemorph.run.event.tables import Array, S, Space, T
-from spikemorph.run.event.vector import append, goal_block, jump_block, pool_block, relay_block, step_block
+from spikemorph.run.event.vector import (
+    append,
+    goal_block,
+    jump_block,
+    ones,
+    pool_block,
+    relay_block,
+    step_block,
+)
 
 POSITIONS, PADDED, CHANNELS = int(S.POSITIONS), int(S.PADDED), int(S.CHANNELS)
 SUMS, SUM_SIZE, COUNTS = int(S.SUMS), int(S.SUM_SIZE), int(S.COUNTS)
@@ -31,8 +39,44 @@ def reach_windows(stage: Array, table: Array, space: Space) -> None:
 
 
 @compiled
+def emit_silent(
+    acc: Array, stage: Array, pool: Array, table: Array, lanes: Array, space: Space, everything: bool
+) -> None:
+    """Neurons that a pool alone reads: nothing is listed, the windows that changed are marked."""
+    padded, sums, counts, positions = stage[PADDED], stage[SUMS], stage[COUNTS], stage[POSITIONS]
+    breaks, n, lo, most = stage[BREAKS], stage[BREAK_COUNT], stage[LO], stage[LARGEST]
+    changed, waiting, sent, mark = space.touched, space.pending, space.sent, space.mark
+    back, items = pool[BACK], pool[BACK_ITEMS]
+    events, any_pending = 0, 0
+    for p in range(positions):
+        if not (everything or changed[p] or waiting[p]):
+            continue
+        changed[p] = 0
+        pending = fired = 0
+        for own in range(p * padded, (p + 1) * padded, LANES):
+            lane = breaks + own - p * padded
+            bits = step_block(acc, sums + own, counts + own, lanes, lane, padded, n, lo, most, sent)
+            pending |= bits >> LANES
+            fired |= bits & FIRED
+            events += ones(bits & FIRED)
+        if fired != 0:
+            for j in range(table[back + p], table[back + p + 1]):
+                mark[table[items + j]] = 1
+        waiting[p] = pending != 0
+        any_pending |= pending
+    close(space.totals, space.totals[TOP], events, events, any_pending != 0)
+
+
+@compiled
 def emit_tracking(
-    acc: Array, stage: Array, table: Array, lanes: Array, space: Space, train: int, everything: bool
+    acc: Array,
+    stage: Array,
+    table: Array,
+    lanes: Array,
+    space: Space,
+    waiting: Array,
+    train: int,
+    everything: bool,
 ) -> bool:
     """Neurons and pools, 32 channels at once, where something arrived or was pending; False: no room.
 
@@ -41,10 +85,8 @@ def emit_tracking(
     pool, padded, sums, counts = stage[KIND] == POOL, stage[PADDED], stage[SUMS], stage[COUNTS]
     breaks, n, lo, most = stage[BREAKS], stage[BREAK_COUNT], stage[LO], stage[LARGEST]
     windows, taps, positions = stage[WINDOWS], stage[TAPS], stage[POSITIONS]
-    if pool:
-        reach_windows(stage, table, space)
     changed = space.mark if pool else space.touched
-    place, value, waiting, starts, sent = space.place, space.value, space.pending, space.train, space.sent
+    place, value, starts, sent = space.place, space.value, space.train, space.sent
     first_spike = top = space.totals[TOP]
     room, any_pending = len(place) - padded, 0
     for p in range(positions):

@@ -8,10 +8,10 @@ from typing import Any, final
 
 import numpy as np
 
+from spikemorph.run.event.adding import AT_ONCE
 from spikemorph.run.event.layout import Ints
 from spikemorph.run.event.program import Edge, EdgeKind, Kind, Program, Stage
 from spikemorph.run.event.tables import LINE, Array, E, Packed, S, Sizes, flat
-from spikemorph.run.event.vector import AT_ONCE
 
 EMITS = (Kind.CODED, Kind.NEURON, Kind.STEPS, Kind.POOL, Kind.WINDOWS)
 INPUTS = (Kind.ANALOG, Kind.CODED)
@@ -40,6 +40,7 @@ class Packing:
     def __init__(self) -> None:
         self.program, self.books = Program((), {}, ()), dict[str, int]()
         self.counted = frozenset[int]()
+        self.joined: dict[int, int] = {}
         self.stages: list[list[int]] = []
         self.first = 0
         self.table, self.lanes = _Pool(), (_Pool(), _Pool())
@@ -48,9 +49,14 @@ class Packing:
         self.edges: list[list[int]] = []
         self.sizes = [0] * len(Sizes)
 
-    def add(self, program: Program, books: Mapping[str, int]) -> tuple[int, int]:
-        """One more program; its stages from, to."""
+    def add(self, program: Program, books: Mapping[str, int], *, joins: bool) -> tuple[int, int]:
+        """One more program; its stages from, to.
+
+        Args:
+            joins: whether pools run with the neurons that they alone read.
+        """
         self.program, self.books, self.first = program, dict(books), len(self.stages)
+        self.joined = joined(program) if joins else {}
         self.counted = frozenset(stage for each in program.arrivals for stage, _ in each.terms)
         for number, stage in enumerate(program.stages):
             self.stages.append(self._stage(stage, number))
@@ -96,6 +102,11 @@ class Packing:
         if stage.kind is Kind.READOUT:
             row[S.SNAP] = self._reserve(Sizes.SNAP, sums.size)
         self._tables(stage, row)
+        for neuron, pool in self.joined.items():
+            if number == neuron:
+                row[S.POOL] = self.first + pool
+            if number == pool:
+                row[S.JOINED], row[S.SUMS] = 1, self.stages[self.first + neuron][S.COUNTS]
         row[S.EDGE] = len(self.edges)
         for edge in stage.edges:
             self.edges.append(self._edge(edge, stage))
@@ -196,12 +207,35 @@ def _code(numbers: Ints) -> int:
     return 2
 
 
-def pack(programs: Sequence[tuple[Program, Mapping[str, int]]]) -> tuple[Packed, list[tuple[int, int]]]:
+def joined(program: Program) -> dict[int, int]:
+    """Neurons that one pool alone reads, all of them and each once, and that pool."""
+    readers: dict[int, list[int]] = {}
+    for number, stage in enumerate(program.stages):
+        for edge in stage.edges:
+            readers.setdefault(edge.source, []).append(number)
+    found = {}
+    for number, stage in enumerate(program.stages):
+        if stage.kind is not Kind.POOL or len(stage.edges) != 1 or stage.largest != 1:
+            continue
+        (edge,) = stage.edges
+        source = program.stages[edge.source]
+        alone = source.kind is Kind.NEURON and readers[edge.source] == [number]
+        alike = source.layout.same(stage.sums) and source.wide == stage.wide and not stage.start.any()
+        ones = edge.weight is None or bool((edge.weight[source.layout.index] == 1).all())
+        if alone and alike and edge.kind is EdgeKind.STRAIGHT and ones:
+            found[edge.source] = number
+    return found
+
+
+def pack(
+    programs: Sequence[tuple[Program, Mapping[str, int]]], *, joins: bool
+) -> tuple[Packed, list[tuple[int, int]]]:
     """Programs side by side as the kernels take them, and the stages of each.
 
     Args:
         programs: each with, by local name of what emits, its line in the books.
+        joins: whether pools run with the neurons that they alone read: their spikes are counted, not listed.
     """
     packing = Packing()
-    ranges = [packing.add(program, books) for program, books in programs]
+    ranges = [packing.add(program, books, joins=joins) for program, books in programs]
     return packing.packed(), ranges

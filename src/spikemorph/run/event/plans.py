@@ -149,7 +149,7 @@ def _ready(network: SpikingNetwork, cell: Cell, *, counts: bool) -> Ready:
     largest = network.spike.largest
     names = tuple(emissions(network, cell))
     program = lower(cell.graph, dict.fromkeys(names, largest))
-    packed, _ = pack([(program, {name: line for line, name in enumerate(names)})])
+    packed, _ = pack([(program, {name: line for line, name in enumerate(names)})], joins=False)
     wanted: list[Array] = []
     size = 0
     readouts: dict[str, slice] = {}
@@ -181,6 +181,7 @@ def space_for(packed: Packed, spikes: int, steps: int) -> Space:
         mark=np.zeros(positions, dtype=np.uint8),
         touched=np.zeros(positions, dtype=np.uint8),
         pending=np.zeros(positions, dtype=np.uint8),
+        pooled=np.zeros(positions, dtype=np.uint8),
         sent=zeros(32, np.int32),
         listed=zeros(int(sizes[Sizes.REACH]) + 64, np.int32),
         snap=np.zeros(int(sizes[Sizes.SNAP]) * steps, dtype=np.int32),

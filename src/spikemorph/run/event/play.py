@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from spikemorph.run.event.compiled import compiled, entry
-from spikemorph.run.event.emit import emit_given, emit_singly, emit_tracking, send_product
+from spikemorph.run.event.emit import (
+    emit_given,
+    emit_silent,
+    emit_singly,
+    emit_tracking,
+    reach_windows,
+    send_product,
+)
 from spikemorph.run.event.program import EdgeKind, Kind
 from spikemorph.run.event.scatter import add_dense, add_grouped, add_links, add_straight, add_units
 from spikemorph.run.event.tables import (
@@ -25,6 +32,7 @@ KIND, WIDE, SUMS, SUM_SIZE, COUNTS = int(S.KIND), int(S.WIDE), int(S.SUMS), int(
 POSITIONS, PADDED = int(S.POSITIONS), int(S.PADDED)
 EDGE, EDGE_END, TRAIN = int(S.EDGE), int(S.EDGE_END), int(S.TRAIN)
 BOOK, HOLD, SNAP, HITS = int(S.BOOK), int(S.HOLD), int(S.SNAP), int(S.HITS)
+POOLS, JOINED, POOLED = int(S.POOL), int(S.JOINED), int(T.POOLED)
 EDGE_KIND, SOURCE, CODE = int(E.KIND), int(E.SOURCE), int(E.CODE)
 ROWS, GROUPED, STRAIGHT = int(EdgeKind.ROWS), int(EdgeKind.GROUPED), int(EdgeKind.STRAIGHT)
 UNITS = int(EdgeKind.UNITS)
@@ -89,10 +97,36 @@ def send(
     hold = len(held[0]) > 0 and stage[HOLD] >= 0
     if kind in (STEPS, WINDOWED) or (hold and kind in (NEURON, POOL)):
         return emit_singly(acc, stage, packed.table, lanes, space, train, everything, held)
+    if kind == POOL:
+        reach_windows(stage, packed.table, space)
     if kind in (NEURON, POOL):
-        return emit_tracking(acc, stage, packed.table, lanes, space, train, everything)
+        return emit_tracking(acc, stage, packed.table, lanes, space, space.pending, train, everything)
     every = first and kind in (ANALOG, CODED)
     return emit_given(acc, stage, targets, space, train, every)
+
+
+@compiled
+def send_pooled(
+    acc: Array,
+    lanes: Array,
+    packed: Packed,
+    stage: Array,
+    space: Space,
+    train: int,
+    everything: bool,
+) -> bool:
+    """What neurons and the pool over them send in one step; False: no room.
+
+    Args:
+        train: where that of the pool goes.
+    """
+    pool, totals = packed.stages[stage[POOLS]], space.totals
+    emit_silent(acc, stage, pool, packed.table, lanes, space, everything)
+    events, pending = totals[EVENTS], totals[PENDING]
+    done = emit_tracking(acc, pool, packed.table, lanes, space, space.pooled, train, everything)
+    totals[POOLED] += totals[EVENTS] - events
+    totals[PENDING] |= pending
+    return done
 
 
 @compiled
@@ -104,6 +138,16 @@ def read(acc: Array, stage: Array, space: Space, step: int, width: int, snap: bo
         start = step * width + stage[SNAP]
         for i in range(stage[SUM_SIZE]):
             space.snap[start + i] = acc[stage[SUMS] + i]
+
+
+@compiled
+def clear(acc: Array, packed: Packed, stage: Array, first: int) -> None:
+    """Numbers of a stage from `first` on as they are at rest."""
+    last = stage[COUNTS] + stage[POSITIONS] * stage[PADDED]
+    if stage[WIDE] == 1:
+        copy_part(acc, packed.start32, first, last - first)
+    else:
+        copy_part(acc, packed.start16, first, last - first)
 
 
 @compiled
@@ -123,12 +167,13 @@ def run_stage(
     for e in range(stage[EDGE], stage[EDGE_END]):
         sources = max(sources, space.length[packed.edges[e][SOURCE]])
     space.pending[: stage[POSITIONS]] = 0
+    if stage[POOLS] >= 0:
+        pool = packed.stages[stage[POOLS]]
+        space.pooled[: pool[POSITIONS]] = 0
+        if how.fresh == 1:
+            clear(acc, packed, pool, pool[COUNTS])
     if how.fresh == 1:
-        first, last = stage[SUMS], stage[COUNTS] + stage[POSITIONS] * stage[PADDED]
-        if stage[WIDE] == 1:
-            copy_part(acc, packed.start32, first, last - first)
-        else:
-            copy_part(acc, packed.start16, first, last - first)
+        clear(acc, packed, stage, stage[SUMS])
     totals, step = space.totals, 0
     totals[PENDING] = False
     kind = stage[KIND]
@@ -145,11 +190,16 @@ def run_stage(
         for e in range(stage[EDGE], stage[EDGE_END]):
             bring(acc, stage[SUMS], packed, e, space, step, how.most)
         events = totals[EVENTS]
-        if kind == READOUT:
+        every = how.everything == 1 and step == 0
+        if stage[POOLS] >= 0:
+            pool = packed.stages[stage[POOLS]]
+            train = pool[TRAIN] * how.most + step * (pool[POSITIONS] + 1)
+            if not send_pooled(acc, lanes, packed, stage, space, train, every):
+                return MORE_SPIKES
+        elif kind == READOUT:
             read(acc, stage, space, step, packed.sizes[SNAP_SIZE], how.snap == 1)
         else:
             train = stage[TRAIN] * how.most + step * (stage[POSITIONS] + 1)
-            every = how.everything == 1 and step == 0
             if not send(acc, lanes, packed, stage, targets, space, train, every, step == 0, held):
                 return MORE_SPIKES
         step += 1
@@ -160,6 +210,8 @@ def run_stage(
             if how.steps > 0 and step == how.steps:
                 totals[UNSETTLED] = 1
     space.length[number] = step
+    if stage[POOLS] >= 0:
+        space.length[stage[POOLS]] = step
     return DONE
 
 
@@ -184,16 +236,23 @@ def play(
     totals[:] = 0
     for number in range(stages[0], stages[1]):
         stage = packed.stages[number]
-        size, events = totals[SIZE], totals[EVENTS]
+        if stage[JOINED] == 1:
+            continue
+        size, events, pooled = totals[SIZE], totals[EVENTS], totals[POOLED]
         if stage[WIDE] == 1:
             ended = run_stage(state[1], packed.lanes32, packed, number, targets, space, how, held)
         else:
             ended = run_stage(state[0], packed.lanes16, packed, number, targets, space, how, held)
         if ended != DONE:
             return ended
+        pooled = totals[POOLED] - pooled
         if stage[BOOK] >= 0:
-            books[stage[BOOK], 0] += totals[SIZE] - size
-            books[stage[BOOK], 1] += totals[EVENTS] - events
+            books[stage[BOOK], 0] += totals[SIZE] - size - pooled
+            books[stage[BOOK], 1] += totals[EVENTS] - events - pooled
+        if pooled > 0:
+            book = packed.stages[stage[POOLS], BOOK]
+            books[book, 0] += pooled
+            books[book, 1] += pooled
     return DONE
 
 
@@ -234,7 +293,7 @@ def play_batch(
                 state[1][:] = backup[1][0]
             counted[i] = 0
             return i, ended
-        if how.count == 1:
+        if how.work == 1:
             count_hits(packed, space, how.most, stages)
         totals = space.totals
         marks[i, 0] = totals[LAST_SPIKE]

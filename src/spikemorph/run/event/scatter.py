@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from spikemorph.run.event.compiled import compiled
-from spikemorph.run.event.tables import Array, E
-from spikemorph.run.event.vector import (
+from spikemorph.run.event.adding import (
     add_rows32,
     add_rows64,
     add_rows128,
@@ -13,6 +11,8 @@ from spikemorph.run.event.vector import (
     add_runs128,
     list_rows,
 )
+from spikemorph.run.event.compiled import compiled
+from spikemorph.run.event.tables import Array, E
 
 OUTS, RUNS, RUN_ITEMS, PLACE, WHERE = int(E.OUTS), int(E.RUNS), int(E.RUN_ITEMS), int(E.PLACE), int(E.WHERE)
 ROWS, WIDTH, STARTS = int(E.ROWS), int(E.WIDTH), int(E.STARTS)

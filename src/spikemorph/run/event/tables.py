@@ -55,6 +55,10 @@ class S(IntEnum):
     """Where its held counts start, -1: none."""
     SNAP = 27
     """Where a readout's sums go in a record of steps."""
+    POOL = 28
+    """The stage that alone reads this one and runs with it, -1: none."""
+    JOINED = 29
+    """1: runs with the stage that it reads, whose counts are its sums."""
 
 
 class E(IntEnum):
@@ -131,7 +135,7 @@ class Space(NamedTuple):
     """Memory of one worker, used for one sample after the other."""
 
     place: Array
-    """int32: where spikes come from: twice the place in the layout of their stage, plus 1 for negative ones."""
+    """int32: twice the place of a spike in the layout of its stage, plus 1 for negative ones."""
     value: Array
     """int32: their sizes."""
     train: Array
@@ -141,7 +145,8 @@ class Space(NamedTuple):
     mark: Array
     touched: Array
     pending: Array
-    """uint8 by position."""
+    pooled: Array
+    """uint8 by position; the last is `pending` of a pool that runs with what it reads."""
     sent: Array
     """int32 [32]."""
     listed: Array
@@ -168,7 +173,9 @@ class T(IntEnum):
     LAST_PENDING = 5
     """1 + the last step after which anything was pending."""
     UNSETTLED = 6
-    END = 7
+    POOLED = 7
+    """Events of stages that run with the one they read."""
+    END = 8
 
 
 class How(NamedTuple):
@@ -184,7 +191,7 @@ class How(NamedTuple):
     hold: int
     most: int
     """Steps that a train has room for."""
-    count: int
+    work: int
     """1: events are counted place by place."""
 
 
@@ -199,7 +206,7 @@ LINE = 64
 def zeros(size: int, dtype: type) -> Array:
     """An array that starts at a cache line."""
     width = np.dtype(dtype).itemsize
-    room = np.zeros(size + LINE // width, dtype=dtype)
+    room: Array = np.zeros(size + LINE // width, dtype=dtype)
     first = -room.ctypes.data % LINE // width
     return room[first : first + size]
 

@@ -101,7 +101,7 @@ def play_tape(
     state, targets, making = (work[0], work[1]), work[2], work[3]
     counted, marks = books
     cells = len(tape.cells)
-    before = space.hits[: len(space.hits) if cells > 1 and how.count == 1 else 0].copy()
+    before = space.hits[: len(space.hits) if cells > 1 and how.work == 1 else 0].copy()
     for sample in range(at, len(memory)):
         before[:] = space.hits[: len(before)]
         for number in range(cells):
@@ -115,14 +115,14 @@ def play_tape(
             enter(tape, cell, memory[sample], targets)
             making[:] = 0
             stages = (cell[STAGE], cell[STAGE_END])
-            own = How(how.steps, 0 if goes_on else 1, everything, 0, 0, how.most, how.count)
+            own = How(how.steps, 0 if goes_on else 1, everything, 0, 0, how.most, how.work)
             ended = play(packed, state, targets, space, own, held, making, stages)
             if ended != DONE:
                 counted[sample] = 0
                 space.hits[: len(before)] = before
                 return sample, ended
             counted[sample] += making
-            if how.count == 1:
+            if how.work == 1:
                 count_hits(packed, space, how.most, stages)
             totals = space.totals
             marks[sample, number, 0] = totals[LAST_SPIKE]

@@ -1,6 +1,6 @@
-"""Vector instructions as LLVM builds them: rows of weights, step functions, maxima, 32 or 64 lanes at once.
+"""Vector instructions as LLVM builds them: step functions, maxima, lists of spikes, 32 lanes at once.
 
-Sums stay in registers while the spikes of a position pass; LLVM cuts the vectors to what the processor has.
+LLVM cuts the vectors to what the processor has.
 Arithmetic is modulo the width of the accumulator, so an intermediate overflow is harmless: the static bound
 holds for the sum.
 """
@@ -27,30 +27,32 @@ def instruction(function: Callable[..., Any]) -> Any:
     return intrinsic(function)
 
 
-def _data(context: Any, builder: Any, kind: Any, value: Any, offset: Any, vector: Any) -> Any:
+def data(context: Any, builder: Any, kind: Any, value: Any, offset: Any, vector: Any) -> Any:
     """The address of a vector that starts at an element of an array."""
     array = context.make_array(kind)(context, builder, value)
     return builder.bitcast(builder.gep(array.data, [offset]), vector.as_pointer())
 
 
-def _load(builder: Any, pointer: Any) -> Any:
+def load(builder: Any, pointer: Any) -> Any:
+    """A vector from any address."""
     loaded = builder.load(pointer)
     loaded.align = 1
     return loaded
 
 
-def _store(builder: Any, value: Any, pointer: Any) -> None:
+def store(builder: Any, value: Any, pointer: Any) -> None:
+    """A vector to any address."""
     builder.store(value, pointer).align = 1
 
 
-def _splat(builder: Any, scalar: Any, vector: Any) -> Any:
+def splat(builder: Any, scalar: Any, vector: Any) -> Any:
     """A vector of the same number."""
     one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, I32(0))
     zeros = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
     return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
 
 
-def _resize(builder: Any, value: Any, kind: Any) -> Any:
+def resize(builder: Any, value: Any, kind: Any) -> Any:
     """A signed integer, or a vector of them, in another width."""
     now = value.type.element.width if isinstance(value.type, ir.VectorType) else value.type.width
     want = kind.element.width if isinstance(kind, ir.VectorType) else kind.width
@@ -59,183 +61,18 @@ def _resize(builder: Any, value: Any, kind: Any) -> Any:
     return builder.sext(value, kind) if now < want else builder.trunc(value, kind)
 
 
-def _adding(lanes: int) -> Any:
-    """acc[at : at + lanes] += the rows of all spikes of some runs; how many spikes there were.
-
-    Run r takes the spikes train[t + table[r + 1]]..train[t + table[r + 2]]; spike k of it adds
-    val[k] * weight[first + (table[r] + place[k] // 2) * width ...]. Runs lie three numbers apart.
-    """
-
-    @instruction
-    def add_runs(
-        typing: Any,
-        acc: Any,
-        at: Any,
-        weight: Any,
-        first: Any,
-        width: Any,
-        spikes: Any,
-        t: Any,
-        table: Any,
-        r: Any,
-        end: Any,
-    ) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            kinds = signature.args
-            sums = ir.VectorType(ir.IntType(kinds[0].dtype.bitwidth), lanes)
-            rows = ir.VectorType(ir.IntType(kinds[2].dtype.bitwidth), lanes)
-            own = _data(context, builder, kinds[0], args[0], args[1], sums)
-            total = cgutils.alloca_once_value(builder, _load(builder, own))
-            count = cgutils.alloca_once_value(builder, I64(0))
-            place, value, train = (
-                context.make_array(kinds[5][i])(context, builder, builder.extract_value(args[5], i)).data
-                for i in range(3)
-            )
-            items = context.make_array(kinds[7])(context, builder, args[7]).data
-            with cgutils.for_range_slice(builder, args[8], args[9], I64(3)) as (run, _):
-                shift, q, stop = (
-                    builder.sext(builder.load(builder.gep(items, [builder.add(run, I64(i))])), I64)
-                    for i in range(3)
-                )
-                a, b = (builder.load(builder.gep(train, [builder.add(args[6], each)])) for each in (q, stop))
-                base = builder.add(args[3], builder.mul(shift, args[4]))
-                builder.store(builder.add(builder.load(count), builder.sub(b, a)), count)
-
-                def row(k: Any, base: Any = base) -> Any:
-                    at = builder.ashr(builder.sext(builder.load(builder.gep(place, [k])), I64), I64(1))
-                    start = builder.add(base, builder.mul(at, args[4]))
-                    found = _load(builder, _data(context, builder, kinds[2], args[2], start, rows))
-                    size = _resize(builder, builder.load(builder.gep(value, [k])), sums.element)
-                    return builder.mul(_resize(builder, found, sums), _splat(builder, size, sums))
-
-                odd = builder.and_(builder.sub(b, a), I64(1))
-                even = builder.sub(b, odd)
-                with cgutils.for_range_slice(builder, a, even, I64(2)) as (k, _):
-                    both = builder.add(row(k), row(builder.add(k, I64(1))))
-                    builder.store(builder.add(builder.load(total), both), total)
-                with builder.if_then(builder.icmp_signed("!=", odd, I64(0))):
-                    builder.store(builder.add(builder.load(total), row(even)), total)
-            _store(builder, builder.load(total), own)
-            return builder.load(count)
-
-        counts = [types.int64] * 2
-        return types.int64(acc, types.int64, weight, *counts, spikes, types.int64, table, *counts), codegen
-
-    return add_runs
-
-
-add_runs32, add_runs64, add_runs128 = (_adding(lanes) for lanes in (32, 64, 128))
-
-
-@instruction
-def list_rows(
-    typing: Any,
-    rows: Any,
-    first: Any,
-    width: Any,
-    zero: Any,
-    place: Any,
-    train: Any,
-    t: Any,
-    table: Any,
-    r: Any,
-    end: Any,
-) -> Any:
-    """Where the rows of all spikes of some runs start, into rows[0 ...]; how many.
-
-    Runs as for `add_runs32`; a row is first + (table[r] + place[k]) * width. Behind the last one HALF times
-    `zero` is written.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kinds = signature.args
-        half = ir.VectorType(I32, HALF)
-        count = cgutils.alloca_once_value(builder, I64(0))
-        trains, items = (context.make_array(kinds[i])(context, builder, args[i]).data for i in (5, 7))
-        wide = _splat(builder, builder.trunc(args[2], I32), half)
-        with cgutils.for_range_slice(builder, args[8], args[9], I64(3)) as (run, _):
-            shift, q, stop = (
-                builder.sext(builder.load(builder.gep(items, [builder.add(run, I64(i))])), I64)
-                for i in range(3)
-            )
-            a, b = (builder.load(builder.gep(trains, [builder.add(args[6], each)])) for each in (q, stop))
-            base = builder.add(args[1], builder.mul(shift, args[2]))
-            base = _splat(builder, builder.trunc(base, I32), half)
-            to = builder.sub(builder.load(count), a)
-            builder.store(builder.add(to, b), count)
-            with cgutils.for_range_slice(builder, a, b, I64(HALF)) as (k, _):
-                found = _load(builder, _data(context, builder, kinds[4], args[4], k, half))
-                starts = builder.add(builder.mul(found, wide), base)
-                _store(builder, starts, _data(context, builder, kinds[0], args[0], builder.add(to, k), half))
-        total = builder.load(count)
-        nothing = _splat(builder, builder.trunc(args[3], I32), half)
-        _store(builder, nothing, _data(context, builder, kinds[0], args[0], total, half))
-        return total
-
-    index = [types.int64] * 3
-    return types.int64(rows, *index, place, train, types.int64, table, *index[:2]), codegen
-
-
-def _adding_rows(lanes: int) -> Any:
-    """acc[at : at + lanes] += the listed rows of bytes, each from its lane `first` on, AT_ONCE at a time.
-
-    Where `small` is 1, so many weights add up within a byte.
-    """
-
-    @instruction
-    def add_rows(
-        typing: Any, acc: Any, at: Any, weight: Any, first: Any, rows: Any, count: Any, small: Any
-    ) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            kinds = signature.args
-            sums = ir.VectorType(ir.IntType(kinds[0].dtype.bitwidth), lanes)
-            bytes_ = ir.VectorType(ir.IntType(8), lanes)
-            own = _data(context, builder, kinds[0], args[0], args[1], sums)
-            total = cgutils.alloca_once_value(builder, _load(builder, own))
-            starts = context.make_array(kinds[4])(context, builder, args[4]).data
-
-            def gather(inner: Any) -> None:
-                with cgutils.for_range_slice(builder, I64(0), args[5], I64(AT_ONCE)) as (k, _):
-                    part = None
-                    for ahead in range(AT_ONCE):
-                        start = builder.load(builder.gep(starts, [builder.add(k, I64(ahead))]))
-                        place = builder.add(builder.sext(start, I64), args[3])
-                        row = _load(builder, _data(context, builder, kinds[2], args[2], place, bytes_))
-                        row = _resize(builder, row, inner)
-                        part = row if part is None else builder.add(part, row)
-                    builder.store(builder.add(builder.load(total), _resize(builder, part, sums)), total)
-
-            with builder.if_else(builder.icmp_signed("==", args[6], I64(1))) as (narrow, wide):
-                with narrow:
-                    gather(bytes_)
-                with wide:
-                    gather(sums)
-            _store(builder, builder.load(total), own)
-            return context.get_dummy_value()
-
-        index = types.int64
-        return types.void(acc, index, weight, index, rows, index, index), codegen
-
-    return add_rows
-
-
-AT_ONCE = 4
-"""Rows that are added in one go."""
-add_rows32, add_rows64, add_rows128 = (_adding_rows(lanes) for lanes in (32, 64, 128))
-
-
 def _track(context: Any, builder: Any, target: Any, own: Any, largest: Any, sent: Any) -> Any:
     """S += clip(target - S, -m, m); which fired in the low half, which are still pending in the high half."""
     sums = target.type
-    most = _splat(builder, _resize(builder, largest, sums.element), sums)
-    count = _load(builder, own)
+    most = splat(builder, resize(builder, largest, sums.element), sums)
+    count = load(builder, own)
     gap = builder.sub(target, count)
     up = builder.select(builder.icmp_signed("<", gap, most), gap, most)
     least = builder.neg(most)
     spike = builder.select(builder.icmp_signed(">", up, least), up, least)
     after = builder.add(count, spike)
-    _store(builder, after, own)
-    _store(builder, _resize(builder, spike, ir.VectorType(I32, sums.count)), sent)
+    store(builder, after, own)
+    store(builder, resize(builder, spike, ir.VectorType(I32, sums.count)), sent)
     fired = _mask(builder, builder.icmp_signed("!=", spike, ir.Constant(sums, None)))
     pending = _mask(builder, builder.icmp_signed("!=", after, target))
     return builder.or_(fired, builder.shl(pending, I64(STEP_LANES)))
@@ -267,16 +104,16 @@ def step_block(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
         sums = ir.VectorType(ir.IntType(kinds[0].dtype.bitwidth), STEP_LANES)
-        total = _load(builder, _data(context, builder, kinds[0], args[0], args[1], sums))
-        lo = _splat(builder, _resize(builder, args[7], sums.element), sums)
+        total = load(builder, data(context, builder, kinds[0], args[0], args[1], sums))
+        lo = splat(builder, resize(builder, args[7], sums.element), sums)
         target = cgutils.alloca_once_value(builder, lo)
         with cgutils.for_range(builder, args[6]) as loop:
             start = builder.add(args[4], builder.mul(loop.index, args[5]))
-            edge = _load(builder, _data(context, builder, kinds[3], args[3], start, sums))
+            edge = load(builder, data(context, builder, kinds[3], args[3], start, sums))
             over = builder.icmp_signed(">=", total, edge)
             builder.store(builder.sub(builder.load(target), builder.sext(over, sums)), target)
-        counts = _data(context, builder, kinds[0], args[0], args[2], sums)
-        spikes = _data(context, builder, kinds[9], args[9], I64(0), ir.VectorType(I32, STEP_LANES))
+        counts = data(context, builder, kinds[0], args[0], args[2], sums)
+        spikes = data(context, builder, kinds[9], args[9], I64(0), ir.VectorType(I32, STEP_LANES))
         return _track(context, builder, builder.load(target), counts, args[8], spikes)
 
     index = [types.int64] * 2
@@ -309,12 +146,12 @@ def pool_block(
             place = builder.load(builder.gep(places, [builder.add(args[5], loop.index)]))
             with builder.if_then(builder.icmp_signed(">=", place, place.type(0))):
                 start = builder.add(args[1], builder.mul(builder.sext(place, I64), args[2]))
-                found = _load(builder, _data(context, builder, kinds[0], args[0], start, sums))
+                found = load(builder, data(context, builder, kinds[0], args[0], start, sums))
                 best = builder.load(target)
                 over = builder.icmp_signed(">", found, best)
                 builder.store(builder.select(over, found, best), target)
-        counts = _data(context, builder, kinds[0], args[0], args[3], sums)
-        spikes = _data(context, builder, kinds[8], args[8], I64(0), ir.VectorType(I32, STEP_LANES))
+        counts = data(context, builder, kinds[0], args[0], args[3], sums)
+        spikes = data(context, builder, kinds[8], args[8], I64(0), ir.VectorType(I32, STEP_LANES))
         return _track(context, builder, builder.load(target), counts, args[7], spikes)
 
     index = [types.int64] * 3
@@ -329,10 +166,10 @@ def goal_block(typing: Any, acc: Any, own: Any, targets: Any, first: Any, m: Any
         kinds = signature.args
         sums = ir.VectorType(ir.IntType(kinds[0].dtype.bitwidth), STEP_LANES)
         wide = ir.VectorType(I32, STEP_LANES)
-        target = _load(builder, _data(context, builder, kinds[2], args[2], args[3], wide))
-        counts = _data(context, builder, kinds[0], args[0], args[1], sums)
-        spikes = _data(context, builder, kinds[5], args[5], I64(0), wide)
-        return _track(context, builder, _resize(builder, target, sums), counts, args[4], spikes)
+        target = load(builder, data(context, builder, kinds[2], args[2], args[3], wide))
+        counts = data(context, builder, kinds[0], args[0], args[1], sums)
+        spikes = data(context, builder, kinds[5], args[5], I64(0), wide)
+        return _track(context, builder, resize(builder, target, sums), counts, args[4], spikes)
 
     return types.int64(acc, types.int64, targets, types.int64, types.int64, sent), codegen
 
@@ -345,11 +182,11 @@ def jump_block(typing: Any, acc: Any, own: Any, targets: Any, first: Any, sent: 
         kinds = signature.args
         sums = ir.VectorType(ir.IntType(kinds[0].dtype.bitwidth), STEP_LANES)
         wide = ir.VectorType(I32, STEP_LANES)
-        target = _load(builder, _data(context, builder, kinds[2], args[2], args[3], wide))
-        counts = _data(context, builder, kinds[0], args[0], args[1], sums)
-        change = builder.sub(target, _resize(builder, _load(builder, counts), wide))
-        _store(builder, _resize(builder, target, sums), counts)
-        _store(builder, change, _data(context, builder, kinds[4], args[4], I64(0), wide))
+        target = load(builder, data(context, builder, kinds[2], args[2], args[3], wide))
+        counts = data(context, builder, kinds[0], args[0], args[1], sums)
+        change = builder.sub(target, resize(builder, load(builder, counts), wide))
+        store(builder, resize(builder, target, sums), counts)
+        store(builder, change, data(context, builder, kinds[4], args[4], I64(0), wide))
         return _mask(builder, builder.icmp_signed("!=", change, ir.Constant(wide, None)))
 
     return types.int64(acc, types.int64, targets, types.int64, sent), codegen
@@ -363,12 +200,10 @@ def relay_block(typing: Any, acc: Any, at: Any, sent: Any) -> Any:
         kinds = signature.args
         sums = ir.VectorType(ir.IntType(kinds[0].dtype.bitwidth), STEP_LANES)
         wide = ir.VectorType(I32, STEP_LANES)
-        own = _data(context, builder, kinds[0], args[0], args[1], sums)
-        total = _load(builder, own)
-        _store(builder, ir.Constant(sums, None), own)
-        _store(
-            builder, _resize(builder, total, wide), _data(context, builder, kinds[2], args[2], I64(0), wide)
-        )
+        own = data(context, builder, kinds[0], args[0], args[1], sums)
+        total = load(builder, own)
+        store(builder, ir.Constant(sums, None), own)
+        store(builder, resize(builder, total, wide), data(context, builder, kinds[2], args[2], I64(0), wide))
         return _mask(builder, builder.icmp_signed("!=", total, ir.Constant(sums, None)))
 
     return types.int64(acc, types.int64, sent), codegen
@@ -390,13 +225,13 @@ def append(typing: Any, place: Any, value: Any, top: Any, own: Any, sent: Any, f
             part = builder.trunc(builder.lshr(bits, I32(i)), ir.IntType(HALF))
             mask = builder.bitcast(part, ir.VectorType(I1, HALF))
             lanes = ir.Constant(half, list(range(i, i + HALF)))
-            places = builder.add(_splat(builder, builder.trunc(args[3], I32), half), lanes)
-            values = _load(builder, _data(context, builder, kinds[4], args[4], I64(i), half))
+            places = builder.add(splat(builder, builder.trunc(args[3], I32), half), lanes)
+            values = load(builder, data(context, builder, kinds[4], args[4], I64(i), half))
             negative = builder.lshr(values, ir.Constant(half, [31] * HALF))
             places = builder.or_(builder.shl(places, ir.Constant(half, [1] * HALF)), negative)
             for array, numbers in ((0, places), (1, values)):
                 dense = _compress(builder, numbers, mask)
-                _store(builder, dense, _data(context, builder, kinds[array], args[array], top, half))
+                store(builder, dense, data(context, builder, kinds[array], args[array], top, half))
             top = builder.add(top, builder.zext(builder.ctpop(part), I64))
         return top
 
@@ -411,6 +246,16 @@ def _compress(builder: Any, numbers: Any, mask: Any) -> Any:
         builder.module, ir.FunctionType(kind, [kind, mask.type, kind]), name
     )
     return builder.call(function, [numbers, mask, ir.Constant(kind, ir.Undefined)])
+
+
+@instruction
+def ones(typing: Any, bits: Any) -> Any:
+    """How many bits are set."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.int64(types.int64), codegen
 
 
 @instruction

@@ -81,7 +81,7 @@ def _laid(known: Network, *, counts: bool) -> Laid:
             program = lower(cell.graph, dict.fromkeys(found, network.spike.largest))
             made.append((program, {local: lines[name] for local, name in found.items()}))
             graphs.append(cell.graph)
-    packed, ranges = pack(made)
+    packed, ranges = pack(made, joins=len(made) == 1)
     read = {port.name for cell in plan.cells for port in cell.inputs}
     wanted = [*plan.graph.inputs, *plan.graph.neurons, *plan.graph.readouts]
     if not counts:
@@ -195,7 +195,7 @@ class _Worker:
     def all(self) -> None:
         laid, packed = self.laid, self.laid.packed
         space = self.laid.spaces.pop() if self.laid.spaces else space_for(packed, SPIKES, STEPS)
-        if self.how.count == 1:
+        if self.how.work == 1:
             space.hits[:] = 0
         work = (
             zeros(len(packed.start16), np.int16),
@@ -216,9 +216,9 @@ class _Worker:
             old = space
             double = (2, 1) if ended == MORE_SPIKES else (1, 2)
             space = space_for(packed, double[0] * len(old.place), double[1] * most)
-            if self.how.count == 1:
+            if self.how.work == 1:
                 space.hits[:] = old.hits
-        if self.how.count == 1:
+        if self.how.work == 1:
             self.hits = space.hits.copy()
         laid.spaces.append(space)
 
@@ -271,7 +271,7 @@ class Task:
     def hits(self) -> tuple[Laid, Array]:
         """Events place by place, by running once more: most callers never ask, and counting takes time."""
         ready, (_, _, _, hits) = self.play(counts=False, work=True)
-        return ready, np.sum(hits, axis=0, dtype=np.int64)
+        return ready, np.stack(hits).astype(np.int64).sum(0)
 
     def arrived(self, kind: int) -> dict[str, Tensor]:
         """What arrived at every op of one kind of cell that does work."""
