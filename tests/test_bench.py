@@ -94,7 +94,7 @@ def test_every_engine_has_a_row_and_every_absent_one_a_reason(tiny: Subject) -> 
     made = bench(tiny, repeats=2, threads=1, progress=lambda done, total: seen.append((done, total)))
     found = {(row.engine, row.batch): row for row in made.rows}
     assert found.keys() == {
-        (name, size) for name in ("event", "dense", "qnn", "float") for size in (1, BATCH)
+        (name, size) for name in ("event", "event-graded", "dense", "qnn", "float") for size in (1, BATCH)
     }
     assert seen[-1] == (2, 2)
     assert made.identical
@@ -130,7 +130,13 @@ def test_ratios_are_those_of_the_rows(tiny: Subject) -> None:
         "event_to_float_b1": found["event", 1] / found["float", 1],
         "event_to_qnn": found["event", 64] / found["qnn", 64],
         "event_to_dense": found["event", 64] / found["dense", 64],
+        "event_graded_to_float_b64": found["event-graded", 64] / found["float", 64],
+        "event_graded_to_float_b1": found["event-graded", 1] / found["float", 1],
+        "event_graded_to_qnn": found["event-graded", 64] / found["qnn", 64],
+        "event_graded_to_dense": found["event-graded", 64] / found["dense", 64],
     }
+    steps = {row.engine: row.steps_max for row in made.rows}
+    assert steps["event-graded"] < steps["event"]
 
 
 def test_ratios_of_given_rows() -> None:
@@ -144,7 +150,15 @@ def test_ratios_of_given_rows() -> None:
 @pytest.mark.usefixtures("alone")
 def test_a_sequence_has_both_ways_of_hand_over_and_no_peers() -> None:
     made = bench(subject(Reads(), 8, 3), repeats=1, threads=1)
-    assert {row.engine for row in made.rows} == {"event", "event-delta", "dense", "qnn", "float"}
+    assert {row.engine for row in made.rows} == {
+        "event",
+        "event-delta",
+        "event-graded",
+        "event-graded-delta",
+        "dense",
+        "qnn",
+        "float",
+    }
     assert made.elements == 8
     assert made.identical
     assert {"event_to_float_b1", "event_delta_to_float_b1"} <= made.ratios.keys()

@@ -13,10 +13,11 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from spikemorph.convert.network import SpikingNetwork
+from spikemorph.convert.network import Graded, SpikingNetwork
 from spikemorph.errors import RunError
 from spikemorph.evaluate.encode import input_counts
 from spikemorph.evaluate.integers import evaluate_counts
+from spikemorph.evaluate.intervals import intervals
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Graph
 from spikemorph.measure.forward import Form, fastest, float_forms, graph_forms, job
@@ -195,9 +196,8 @@ def _pairs(
     rows: Mapping[tuple[str, int], object],
 ) -> dict[str, tuple[tuple[str, int], tuple[str, int]]]:
     """Ratio name -> (engine, batch) above and below the line."""
-    delta = ("event-delta", BATCH) in rows
     found = {}
-    for engine in ("event", "event-delta") if delta else ("event",):
+    for engine in (name for name, batch in rows if batch == BATCH and name.startswith("event")):
         for rival, batch, ending in (
             ("float", BATCH, "_b64"),
             ("float", 1, "_b1"),
@@ -211,33 +211,60 @@ def _pairs(
     return found
 
 
+@final
+@dataclass(frozen=True)
+class _Way:
+    """A way to run the same quantised network as spikes."""
+
+    name: str
+    network: SpikingNetwork
+    engine: Event | Dense
+    handover: Handover
+    setting: str
+
+    def run(self, counts: tuple[Tensor, ...]) -> Run:
+        return self.engine.run(self.network, counts, steps=None, record=(), handover=self.handover)
+
+
+def _ways(network: SpikingNetwork, threads: int) -> list[_Way]:
+    """As it is, and with the largest spikes that it has use for, by fresh and by delta hand-over; dense."""
+    event, until = Event(threads=threads), "until quiescent"
+    ranges = intervals(network.graph)
+    most = max((int(torch.stack(ranges[node.name]).abs().max()) for node in network.graph.neurons), default=1)
+    graded = replace(network, spike=Graded(most))
+    sizes = f"{until}, spikes of up to {most}"
+    if not _recurrent(network.graph):
+        ways = [
+            _Way("event", network, event, FRESH, until),
+            _Way("event-graded", graded, event, FRESH, sizes),
+        ]
+    else:
+        ways = [
+            _Way("event", network, event, FRESH, f"{until}, fresh hand-over"),
+            _Way("event-delta", network, event, Delta(), f"{until}, delta hand-over"),
+            _Way("event-graded", graded, event, FRESH, f"{sizes}, fresh hand-over"),
+            _Way("event-graded-delta", graded, event, Delta(), f"{sizes}, delta hand-over"),
+        ]
+    if network.spike == graded.spike:
+        ways = [each for each in ways if each.network is network]
+    return [*ways, _Way("dense", network, Dense(), FRESH, f"{until}, float64")]
+
+
 def _engines(
     subject: Subject, parts: Mapping[int, tuple[Tensor, ...]], threads: int
 ) -> tuple[list[Entry], dict[str, Run]]:
     """Rows of the integer engines, and what came out at batch 64."""
-    network, event, dense = subject.network, Event(threads=threads), Dense()
-    ways: list[tuple[str, Event | Dense, Handover, str]] = [
-        ("event", event, FRESH, "until quiescent"),
-        ("dense", dense, FRESH, "until quiescent, float64"),
-    ]
-    if _recurrent(network.graph):
-        ways[0] = ("event", event, FRESH, "until quiescent, fresh hand-over")
-        ways.append(("event-delta", event, Delta(), "until quiescent, delta hand-over"))
+    network = subject.network
     entries: list[Entry] = []
     runs: dict[str, Run] = {}
     for batch, inputs in parts.items():
         counts = [input_counts(network.graph, part) for part in inputs]
-        for name, engine, handover, setting in ways:
-
-            def run(
-                given: tuple[Tensor, ...], engine: Event | Dense = engine, handover: Handover = handover
-            ) -> Run:
-                return engine.run(network, given, steps=None, record=(), handover=handover)
-
-            done = [run(each) for each in counts]
+        for way in _ways(network, threads):
+            done = [way.run(each) for each in counts]
             if batch == BATCH:
-                runs[name] = done[0]
-            entries.append(Entry(_spiking(name, batch, threads, setting, done), _loop(run, counts)))
+                runs[way.name] = done[0]
+            row = _spiking(way.name, batch, threads, way.setting, done)
+            entries.append(Entry(row, _loop(way.run, counts)))
         cost = macs(subject.float_graph)
         row = Row("qnn", batch, threads, 0.0, (0.0, 0.0), "at rest, integers in float64", macs=cost)
         entries.append(Entry(row, _loop(lambda given: evaluate_counts(subject.integer_graph, given), counts)))
