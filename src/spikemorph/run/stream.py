@@ -241,8 +241,10 @@ class Stream:
     def _answer(self, first: int, updates: int) -> Answer:
         tally = self._elements.tally
         steps = torch.stack([torch.zeros(self.batch, dtype=torch.int64), *tally.element_steps]).sum(0)
-        spikes = sum(int(each.sum()) for each in tally.spikes.values())
-        events = sum(int(each.sum()) for each in tally.events.values())
+        spikes, events = (
+            int(torch.stack([*books.values()]).sum()) if books else 0
+            for books in (tally.spikes, tally.events)
+        )
         for books in (tally.spikes, tally.events):
             for each in books.values():
                 each.zero_()
@@ -299,7 +301,7 @@ class Stream:
             states = (tensors["state.narrow"].numpy().copy(), tensors["state.wide"].numpy().copy())
             elements.states = [states]
             cell = self._plan.cells[max(self.rounds - 1, 0)]
-            elements.before = elements.known.of(cell, counts=elements.counts)
+            elements.before = elements.known.of(cell, counts=elements.counts, joins=elements.joins)
 
 
 def _fill(path: Path, content: bytes) -> None:

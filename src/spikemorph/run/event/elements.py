@@ -59,6 +59,7 @@ class Elements:
     stepwise: bool
     counts: bool
     work: bool = True
+    joins: bool = False
     ran: list[int] = field(default_factory=list)
     hits: dict[int, tuple[Ready, Array]] = field(default_factory=dict)
     before: Ready | None = None
@@ -85,7 +86,9 @@ class Elements:
         counts = is_sequence(known.plan.graph) or len(record) > 0
         begin = Settled.begin(known.plan, whole, valid) if counts else Settled(known.plan, whole, {}, valid)
         tally = Tally.begin(known.network, known.plan, len(whole[0]), record)
-        return cls(known, begin, tally, threads, stepwise, counts, work)
+        alike = len({id(cell.graph) for cell in known.plan.cells}) == 1
+        joins = alike and not stepwise and not valid
+        return cls(known, begin, tally, threads, stepwise, counts, work, joins)
 
     def run(self, steps: int | None, handover: Handover) -> tuple[Run, Tensor]:
         """All elements; the result, and the steps that every element ran."""
@@ -104,7 +107,7 @@ class Elements:
 
     def advance(self, cell: Cell, steps: int | None, handover: Handover) -> None:
         """One more element."""
-        ready, before = self.known.of(cell, counts=self.counts), self.before
+        ready, before = self.known.of(cell, counts=self.counts, joins=self.joins), self.before
         keeps = isinstance(handover, Delta)
         goes_on = keeps and before is not None and before.cell.layout == cell.layout
         if not goes_on:

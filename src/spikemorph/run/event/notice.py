@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import Any
 
 
+@cache
 def announce(kernel: Any) -> None:
-    """One line before the first call that has to compile."""
+    """One line before the first call that has to compile; looked at once, for looking takes time."""
     if not kernel.signatures and not _kept(kernel):
         sys.stderr.write("spikemorph: compiling the event engine, once, for about half a minute\n")
 

@@ -102,18 +102,19 @@ class Network:
 
     network: SpikingNetwork
     plan: Plan
-    ready: dict[tuple[int, bool], Ready] = field(default_factory=dict)
+    ready: dict[tuple[int, bool, bool], Ready] = field(default_factory=dict)
     tapes: dict[bool, Any] = field(default_factory=dict)
 
-    def of(self, cell: Cell, *, counts: bool) -> Ready:
+    def of(self, cell: Cell, *, counts: bool, joins: bool) -> Ready:
         """The program of a cell.
 
         Args:
             counts: whether the counts of its neurons are collected.
+            joins: whether pools run with the neurons that they alone read, which are not listed then.
         """
-        key = id(cell.graph), counts
+        key = id(cell.graph), counts, joins
         if key not in self.ready:
-            self.ready[key] = _ready(self.network, cell, counts=counts)
+            self.ready[key] = _ready(self.network, cell, counts=counts, joins=joins)
         found = self.ready[key]
         return found if found.cell is cell else replace(found, cell=cell)
 
@@ -145,11 +146,11 @@ def network_of(network: SpikingNetwork) -> Network:
     return _network(_Same(network))
 
 
-def _ready(network: SpikingNetwork, cell: Cell, *, counts: bool) -> Ready:
+def _ready(network: SpikingNetwork, cell: Cell, *, counts: bool, joins: bool) -> Ready:
     largest = network.spike.largest
     names = tuple(emissions(network, cell))
     program = lower(cell.graph, dict.fromkeys(names, largest))
-    packed, _ = pack([(program, {name: line for line, name in enumerate(names)})], joins=False)
+    packed, _ = pack([(program, {name: line for line, name in enumerate(names)})], joins=joins)
     wanted: list[Array] = []
     size = 0
     readouts: dict[str, slice] = {}
