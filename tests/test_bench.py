@@ -14,17 +14,20 @@ import torch
 from torch import Tensor, nn
 
 import spikemorph as sm
+from graphs import Builder, network
 from spikemorph.cli import bench as command
 from spikemorph.convert.lossless import convert
 from spikemorph.errors import FileError, RunError, SpikemorphError, UsageError
 from spikemorph.evaluate.encode import input_counts
 from spikemorph.measure import bench as benching
+from spikemorph.measure import timing
 from spikemorph.measure.bench import BATCH, Bench, Row, Subject, bench, ratios
 from spikemorph.measure.forward import fastest, float_forms
 from spikemorph.measure.growth import growth, raised
 from spikemorph.measure.peers import PEERS, Absent, Adapted, Peer
 from spikemorph.measure.timing import Job, exponent, interleaved, summary, threads_of
 from spikemorph.recipes import RECIPES
+from spikemorph.run.dense import Dense
 
 KEYS = {"engine", "batch", "threads", "ms_per_sample", "spread"}
 
@@ -253,6 +256,13 @@ def test_repeats_are_interleaved() -> None:
     assert [len(each) for each in times] == [2, 2, 2]
 
 
+def test_times_are_those_of_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock ticks once a look, so every call takes one second."""
+    clock = iter(range(100))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
+    assert interleaved([Job(list), Job(list, samples=4)], 2) == ((1000.0, 1000.0), (250.0, 250.0))
+
+
 def test_a_summary_is_the_median_and_its_percentiles() -> None:
     found = summary(tuple(float(each) for each in range(11)))
     assert (found.median, found.spread) == (5.0, (1.0, 9.0))
@@ -272,6 +282,17 @@ def test_raised_thresholds_spike_less(tiny: Subject) -> None:
         for by in (0.0, 0.2, 0.4)
     ]
     assert spikes[0] > spikes[1] > spikes[2]
+
+
+def test_thresholds_of_falling_steps_are_raised_downwards() -> None:
+    """2, 1, 0 where the sum reaches 4 and 8: at 3 the neuron rests at 2, with both moved by 4 at 1."""
+    b = Builder()
+    x = b.neuron(b.linear(b.input(0, (1,), 0, 9), [[1]]), 0, 2, [4, 8], values=[2, 1, 0])
+    falling = network(b.graph(b.readout(x)))
+    moved = raised(falling, 0.5)
+    assert moved.graph.tensors[falling.graph.neurons[0].op.breakpoints].tolist() == [0, 4]
+    counts = (torch.tensor([[3]]),)
+    assert [Dense().run(each, counts, steps=None, record=()).spikes for each in (falling, moved)] == [2, 1]
 
 
 def test_growth_has_all_curves(tiny: Subject) -> None:

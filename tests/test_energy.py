@@ -81,6 +81,19 @@ def test_dense_networks_are_counted_by_hand() -> None:
     )
 
 
+def test_the_float_network_is_the_one_given_without_what_integers_need() -> None:
+    """An identity neuron is none in float32; another float graph is counted as it is."""
+    graph = by_hand()
+    helps = replace(graph.by_name["act"], op=replace(graph.by_name["act"].op, identity=True))
+    nodes = tuple(helps if node.name == "act" else node for node in graph.nodes)
+    books = Books(network(replace(graph, nodes=nodes)))
+    assert books.compare().float.total == Operations(macs=10, weight_bits=320, activation_bits=2 * 32)
+    wide = sm.capture(nn.Sequential(nn.Linear(2, 5), nn.ReLU()).eval(), torch.rand(3, 2))
+    assert books.compare(wide).float.total == Operations(
+        macs=10, updates=5, weight_bits=320, activation_bits=(2 + 5) * 32
+    )
+
+
 def test_energy_is_priced_by_hand() -> None:
     found, _ = measured(network(by_hand()), torch.tensor([[2.0, 0.0]]))
     costs = found.energies()
@@ -196,13 +209,18 @@ def test_the_verdict_says_plainly_when_the_spiking_network_costs_more() -> None:
     assert verdict({"a": cheap})[-1] == "The SNN costs less than the QNN of the same bits under all 1 models."
 
 
-GOOD = {"name": "chip", "source": "sheet", "snn": {"accumulate": 0.1, "event": 2}, "qnn": {"mac": 0.3}}
+GOOD = {
+    "name": "chip",
+    "source": "sheet",
+    "snn": {"accumulate": 0.1, "event": 2, "update": 0},
+    "qnn": {"mac": 0.3},
+}
 
 
 @pytest.mark.parametrize("form", ["json", "toml"])
 def test_a_model_of_the_users_own(tmp_path: Path, form: str) -> None:
     path = tmp_path / f"chip.{form}"
-    toml = 'name = "chip"\nsource = "sheet"\n[snn]\naccumulate = 0.1\nevent = 2\n[qnn]\nmac = 0.3\n'
+    toml = 'name = "chip"\nsource = "sheet"\n[snn]\naccumulate = 0.1\nevent = 2\nupdate = 0\n[qnn]\nmac = 0.3\n'
     path.write_text(json.dumps(GOOD) if form == "json" else toml)
     assert load_model(path) == CostModel(
         "chip", "sheet", None, Prices(mac=0.3), Prices(accumulate=0.1, event=2.0)

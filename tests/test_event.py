@@ -16,6 +16,7 @@ from graphs import network, random_counts, random_integer_graph
 from recurrent_graphs import assert_same_run, random_recurrent_graph
 from spikemorph.convert.network import Encoding, Graded, Spike, Spikes, SpikingNetwork, Ternary
 from spikemorph.errors import RunError
+from spikemorph.evaluate.encode import input_counts
 from spikemorph.ir.encoding import Analog
 from spikemorph.ir.graph import Graph
 from spikemorph.run.dense import Dense
@@ -113,6 +114,62 @@ def test_room_grows_on_demand(handover: Handover, record: Record, monkeypatch: p
     assert max(grown) > 8, "nothing had to grow"
 
 
+@pytest.mark.parametrize(("record", "steps"), [(SpikeCounts(), None), (Everything(), 1)])
+def test_chosen_graphs_run_as_in_the_dense_engine(record: Record, steps: int | None) -> None:
+    """Random examples may miss a broken kernel for a whole run; these seeds show what mutants break."""
+    for seed in range(12):
+        spike, encoding = KINDS[seed % len(KINDS)]
+        for loops in (False, True):
+            net, counts = drawn(seed, loops=loops, batch=3)
+            net = replace(net, spike=spike, encoding=encoding)
+            dense, event = (
+                engine.run(net, counts, steps=steps, record=(record,), handover=Delta())
+                for engine in (Dense(), Event(threads=1))
+            )
+            assert_same_totals(event, dense)
+
+
+class OverTime(nn.Module):
+    """A convolution whose last window reaches behind the end of the sequence, and a recurrence over it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(2, 4, 3, stride=2, padding=2)
+        self.rnn, self.head = nn.RNN(4, 6, nonlinearity="relu", batch_first=True), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.rnn(torch.relu(self.conv(x)).transpose(1, 2))[0])
+        return out
+
+
+def over_time() -> tuple[SpikingNetwork, tuple[Tensor, ...]]:
+    torch.manual_seed(0)
+    x = torch.rand(5, 2, 9)
+    graph = sm.quantise(sm.capture(OverTime().eval(), x[:2]), x, sm.Levels(activation=7))
+    return sm.convert(graph), input_counts(graph, x)
+
+
+def test_windows_over_time_see_nothing_behind_the_end() -> None:
+    net, counts = over_time()
+    dense, event = (
+        engine.run(net, counts, steps=None, record=(SpikeCounts(),)) for engine in (Dense(), Event(threads=1))
+    )
+    assert_same_totals(event, dense)
+
+
+def test_room_that_grows_keeps_what_samples_of_any_length_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, counts = over_time()
+    ends = torch.tensor([3, 9, 5, 9, 1])
+    dense = Dense().run(net, counts, steps=None, record=(), lengths=ends)
+    monkeypatch.setattr(elements, "STEPS", 1)
+    room = 1
+    while room < 2**10:  # among these, some are enough for the first samples and not for the last
+        monkeypatch.setattr(elements, "SPIKES", room)
+        fresh = replace(net, graph=replace(net.graph))  # prepared networks keep the room that they got
+        assert_same_totals(Event(threads=1).run(fresh, counts, steps=None, record=(), lengths=ends), dense)
+        room *= 2
+
+
 # ---------------------------------------------------------------- torch modules
 def program(model: nn.Module, x: Tensor, levels: sm.Levels) -> tuple[Graph, Program]:
     torch.manual_seed(0)
@@ -186,6 +243,29 @@ def test_a_pool_runs_with_the_neurons_that_it_alone_reads(steps: int | None) -> 
     ]
     assert runs[1].layer_spikes[graph.neurons[1].name].sum() > 0
     assert_same_totals(*runs)
+
+
+class Subtracts(nn.Module):
+    """A convolution taken off a linear layer: its channels lie apart in the flat sums."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.line, self.head = nn.Conv2d(2, 3, 3), nn.Linear(72, 48), nn.Linear(48, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.relu(self.line(x.flatten(1)) - self.conv(x).flatten(1)))
+        return out
+
+
+def test_a_layer_whose_channels_lie_apart_is_subtracted() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(5, 2, 6, 6)
+    graph, _ = program(Subtracts(), x, sm.Levels(activation=7))
+    runs = [
+        sm.simulate(sm.convert(graph), x, engine=engine, record=SpikeCounts())
+        for engine in (Dense(), Event(threads=1))
+    ]
+    assert_same_totals(runs[1], runs[0])
 
 
 def test_a_changed_graph_compiles_nothing() -> None:

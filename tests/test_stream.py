@@ -147,6 +147,32 @@ def test_frames_can_be_saved_too(tmp_path: Path) -> None:
     assert back.push(x[:1]).spikes == 0
 
 
+class Shares(nn.Module):
+    """Scores that are shares of the whole sequence: only the last element can answer, for all before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.RNN(3, 6, nonlinearity="relu", batch_first=True), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(self.head(self.rnn(x)[0]), 1)
+
+
+def test_saved_streams_keep_what_no_answer_has_told_yet(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    x = torch.randn(8, 5, 3)
+    net = sm.convert(sm.quantise(sm.capture(Shares().eval(), x[:3]), x, sm.Levels(activation=7)))
+    wanted = sm.simulate(net, x[:1]).output
+    for at in (1, 4):
+        session = sm.stream(net)
+        for n in range(at):
+            assert session.push(x[:1, n]).output is None
+        session.save(tmp_path / "s.safetensors")
+        for each in (session.fork(), sm.stream(net, saved=tmp_path / "s.safetensors")):
+            answers = [each.push(x[:1, n]) for n in range(at, 5)]
+            assert torch.equal(answers[-1].output, wanted)
+
+
 def fails(call: Any) -> SpikemorphError:
     with pytest.raises(SpikemorphError) as caught:
         call()
@@ -176,6 +202,8 @@ def test_unfit_streams_are_refused(tmp_path: Path) -> None:
     session.push(x[:1])
     session.save(tmp_path / "s.safetensors")
     assert "another network" in str(fails(lambda: sm.stream(net, saved=tmp_path / "s.safetensors")))
+    two = fails(lambda: sm.stream(other, batch=2, saved=tmp_path / "s.safetensors"))
+    assert "or batch" in str(two)
     (tmp_path / "s.safetensors").write_bytes(b"nonsense")
     assert isinstance(fails(lambda: sm.stream(other, saved=tmp_path / "s.safetensors")), FileError)
 

@@ -221,10 +221,16 @@ def joined(program: Program) -> dict[int, int]:
         source = program.stages[edge.source]
         alone = source.kind is Kind.NEURON and readers[edge.source] == [number]
         alike = source.layout.same(stage.sums) and source.wide == stage.wide and not stage.start.any()
-        ones = edge.weight is None or bool((edge.weight[source.layout.index] == 1).all())
-        if alone and alike and edge.kind is EdgeKind.STRAIGHT and ones:
+        if alone and alike and _unchanged(edge, source.layout.index):
             found[edge.source] = number
     return found
+
+
+def _unchanged(edge: Edge, places: Ints) -> bool:
+    """Whether an edge brings every place into the same place as it is."""
+    return (
+        edge.kind is EdgeKind.STRAIGHT and edge.weight is not None and bool((edge.weight[places] == 1).all())
+    )
 
 
 def pack(
