@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
@@ -259,7 +260,7 @@ def test_repeats_are_interleaved() -> None:
 def test_times_are_those_of_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock ticks once a look, so every call takes one second."""
     clock = iter(range(100))
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     assert interleaved([Job(list), Job(list, samples=4)], 2) == ((1000.0, 1000.0), (250.0, 250.0))
 
 

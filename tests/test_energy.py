@@ -220,7 +220,8 @@ GOOD = {
 @pytest.mark.parametrize("form", ["json", "toml"])
 def test_a_model_of_the_users_own(tmp_path: Path, form: str) -> None:
     path = tmp_path / f"chip.{form}"
-    toml = 'name = "chip"\nsource = "sheet"\n[snn]\naccumulate = 0.1\nevent = 2\nupdate = 0\n[qnn]\nmac = 0.3\n'
+    snn = "accumulate = 0.1\nevent = 2\nupdate = 0"
+    toml = f'name = "chip"\nsource = "sheet"\n[snn]\n{snn}\n[qnn]\nmac = 0.3\n'
     path.write_text(json.dumps(GOOD) if form == "json" else toml)
     assert load_model(path) == CostModel(
         "chip", "sheet", None, Prices(mac=0.3), Prices(accumulate=0.1, event=2.0)

@@ -114,7 +114,7 @@ def test_room_grows_on_demand(handover: Handover, record: Record, monkeypatch: p
     assert max(grown) > 8, "nothing had to grow"
 
 
-@pytest.mark.parametrize(("record", "steps"), [(SpikeCounts(), None), (Everything(), 1)])
+@pytest.mark.parametrize(("record", "steps"), [(SpikeCounts(), None), (SpikeCounts(), 1), (Everything(), 1)])
 def test_chosen_graphs_run_as_in_the_dense_engine(record: Record, steps: int | None) -> None:
     """Random examples may miss a broken kernel for a whole run; these seeds show what mutants break."""
     for seed in range(12):
@@ -129,45 +129,33 @@ def test_chosen_graphs_run_as_in_the_dense_engine(record: Record, steps: int | N
             assert_same_totals(event, dense)
 
 
-class OverTime(nn.Module):
-    """A convolution whose last window reaches behind the end of the sequence, and a recurrence over it."""
+class Reader(nn.Module):
+    """A recurrence and scores of all its states."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(2, 4, 3, stride=2, padding=2)
         self.rnn, self.head = nn.RNN(4, 6, nonlinearity="relu", batch_first=True), nn.Linear(6, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.head(self.rnn(torch.relu(self.conv(x)).transpose(1, 2))[0])
+        out: Tensor = self.head(self.rnn(x)[0])
         return out
 
 
-def over_time() -> tuple[SpikingNetwork, tuple[Tensor, ...]]:
+def test_room_that_grows_keeps_what_samples_of_any_length_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sample is brighter than those before, so it needs room when they have been counted."""
     torch.manual_seed(0)
-    x = torch.rand(5, 2, 9)
-    graph = sm.quantise(sm.capture(OverTime().eval(), x[:2]), x, sm.Levels(activation=7))
-    return sm.convert(graph), input_counts(graph, x)
-
-
-def test_windows_over_time_see_nothing_behind_the_end() -> None:
-    net, counts = over_time()
+    x = torch.rand(5, 7, 4)
+    graph = sm.quantise(sm.capture(Reader().eval(), x[:2]), x, sm.Levels(activation=7))
+    net = replace(sm.convert(graph), encoding=Spikes())
+    counts = input_counts(graph, x * torch.tensor([0.01, 0.1, 0.2, 0.5, 1.0])[:, None, None])
+    ends = torch.tensor([5, 7, 6, 7, 7])
+    monkeypatch.setattr(elements, "SPIKES", 1)
+    monkeypatch.setattr(elements, "STEPS", 1)
     dense, event = (
-        engine.run(net, counts, steps=None, record=(SpikeCounts(),)) for engine in (Dense(), Event(threads=1))
+        engine.run(net, counts, steps=None, record=(SpikeCounts(),), lengths=ends)
+        for engine in (Dense(), Event(threads=1))
     )
     assert_same_totals(event, dense)
-
-
-def test_room_that_grows_keeps_what_samples_of_any_length_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    net, counts = over_time()
-    ends = torch.tensor([3, 9, 5, 9, 1])
-    dense = Dense().run(net, counts, steps=None, record=(), lengths=ends)
-    monkeypatch.setattr(elements, "STEPS", 1)
-    room = 1
-    while room < 2**10:  # among these, some are enough for the first samples and not for the last
-        monkeypatch.setattr(elements, "SPIKES", room)
-        fresh = replace(net, graph=replace(net.graph))  # prepared networks keep the room that they got
-        assert_same_totals(Event(threads=1).run(fresh, counts, steps=None, record=(), lengths=ends), dense)
-        room *= 2
 
 
 # ---------------------------------------------------------------- torch modules

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import spikemorph as sm
-from recurrent_graphs import KINDS, How, converted, hows
+from recurrent_graphs import KINDS, How, Window, converted, hows
 from spikemorph.convert.network import Encoding, Spike, SpikingNetwork
 from spikemorph.errors import DataError, FileError, RunError, SpikemorphError
 from spikemorph.measure.changes import changes
@@ -87,8 +87,10 @@ def test_elements_answer_as_the_whole_sequence_does() -> None:
     assert torch.equal(sum((answer.steps for answer in answers), torch.zeros(2)).long(), whole.sample_steps)
 
 
-def pushed(net: SpikingNetwork, counts: tuple[Tensor, ...], batch: int) -> list[Answer]:
-    """All elements of real inputs that stand for these counts."""
+def pushed(
+    net: SpikingNetwork, counts: tuple[Tensor, ...], batch: int, *, forks: bool = False
+) -> list[Answer]:
+    """All elements of real inputs that stand for these counts; `forks`: each into a new copy."""
     graph, session = net.graph, sm.stream(net, batch=batch)
     length = session.length or 1
     answers = []
@@ -104,6 +106,7 @@ def pushed(net: SpikingNetwork, counts: tuple[Tensor, ...], batch: int) -> list[
             else:
                 given.append(None)
         answers.append(session.push(tuple(given)))
+        session = session.fork() if forks else session
     return answers
 
 
@@ -145,6 +148,14 @@ def test_frames_can_be_saved_too(tmp_path: Path) -> None:
     session.save(tmp_path / "s.safetensors")
     back = sm.stream(net, saved=tmp_path / "s.safetensors")
     assert back.push(x[:1]).spikes == 0
+
+
+def test_forks_go_on_from_their_last_element() -> None:
+    """Padding makes the first and the last elements programs of their own."""
+    net, counts = converted(How(front=(Window("conv", 3, padding=1),)), KINDS[0], 0)
+    alone, forked = (pushed(net, counts, len(counts[0]), forks=forks) for forks in (False, True))
+    assert [each.updates for each in forked] == [0, 1, 1, 1, 1, 1, 2]
+    assert [each.spikes for each in forked] == [each.spikes for each in alone]
 
 
 class Shares(nn.Module):
