@@ -6,6 +6,7 @@ from spikemorph.run.event.compiled import compiled
 from spikemorph.run.event.program import Kind
 from spikemorph.run.event.tables import Array, S, Space, T
 from spikemorph.run.event.vector import (
+    HALF,
     append,
     goal_block,
     jump_block,
@@ -88,7 +89,7 @@ def emit_tracking(
     changed = space.mark if pool else space.touched
     place, value, starts, sent = space.place, space.value, space.train, space.sent
     first_spike = top = space.totals[TOP]
-    room, any_pending = len(place) - padded, 0
+    room, any_pending = len(place) - padded - HALF, 0
     for p in range(positions):
         starts[train + p] = top
         if not (everything or changed[p] or waiting[p]):
@@ -130,7 +131,7 @@ def emit_given(acc: Array, stage: Array, targets: Array, space: Space, train: in
     changed, waiting, starts, sent = space.touched, space.pending, space.train, space.sent
     place, value = space.place, space.value
     first_spike = top = space.totals[TOP]
-    room, any_pending = len(place) - padded, 0
+    room, any_pending = len(place) - padded - HALF, 0
     for p in range(positions):
         starts[train + p] = top
         if not (everything or changed[p] or waiting[p]):
@@ -242,7 +243,7 @@ def emit_singly(
         space.train[train + p] = top
         if not (everything or touched[p] or waiting[p]):
             continue
-        if top > len(place) - padded:
+        if top > len(place) - padded - HALF:
             return False
         touched[p] = 0
         pending = False
@@ -276,7 +277,7 @@ def send_product(acc: Array, stage: Array, space: Space, train: int) -> bool:
         space.train[train + p] = top
         if not touched[p]:
             continue
-        if top > len(place) - padded:
+        if top > len(place) - padded - HALF:
             return False
         touched[p] = 0
         for own in range(p * padded, p * padded + stage[CHANNELS]):

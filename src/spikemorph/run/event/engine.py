@@ -16,9 +16,11 @@ from spikemorph.evaluate.lengths import ended, valid_lengths
 from spikemorph.ir.graph import Graph
 from spikemorph.run.handover import FRESH, Handover, Replay, replay_refused
 from spikemorph.run.record import Record, SpikeCounts
-from spikemorph.run.result import Run, Work
+from spikemorph.run.result import Run
 
 LARGEST = 2**31 - 2
+THREADS = 1024
+"""More than any machine has use for."""
 
 
 @final
@@ -27,8 +29,9 @@ class Event:
     """Compiled engine for the CPU.
 
     Args:
-        threads: samples that run at the same time; None: as many as torch uses. Changes no number.
-        batch: most samples whose state is in memory at once.
+        threads: samples that run at the same time; None: as many as torch uses. Changes no number. One where
+            single steps are recorded.
+        batch: most samples whose state is in memory at once; what is recorded comes on top.
 
     Raises:
         RunError: not whole numbers of at least 1.
@@ -38,14 +41,20 @@ class Event:
     batch: int = 256
 
     def __post_init__(self) -> None:
-        for name, value in (("threads", self.threads), ("batch", self.batch)):
+        for name, value, known, do in (
+            (
+                "threads",
+                self.threads,
+                f"None, or a whole number in 1..{THREADS}",
+                "as many threads as torch uses",
+            ),
+            ("batch", self.batch, "a whole number of at least 1", "256 samples at once"),
+        ):
             whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            if not whole and not (name == "threads" and value is None):
+            fits = whole and not (name == "threads" and value is not None and value > THREADS)
+            if not fits and not (name == "threads" and value is None):
                 raise RunError(
-                    where=f"Event({name})",
-                    got=repr(value),
-                    known="a whole number of at least 1",
-                    do="use Event() for as many threads as torch uses",
+                    where=f"Event({name})", got=repr(value), known=known, do=f"use Event() for {do}"
                 )
 
     def takes(self, network: SpikingNetwork) -> bool:
@@ -67,6 +76,7 @@ class Event:
         Args:
             counts: int64 [batch, *shape] on the input grid, one tensor an argument.
         """
+        from spikemorph.run.event.chunks import joined
         from spikemorph.run.event.elements import Elements
         from spikemorph.run.event.plans import network_of
         from spikemorph.run.event.whole import Task, run_whole
@@ -85,18 +95,18 @@ class Event:
         valid = valid_lengths(network.graph, lengths, len(counts[0]))
         threads = torch.get_num_threads() if self.threads is None else self.threads
         stepwise = any(not isinstance(each, SpikeCounts) for each in record)
-        size = len(counts[0]) if stepwise else self.batch
         parts: list[tuple[Run, Tensor]] = []
-        for start in range(0, len(counts[0]), size):
-            chunk = tuple(each[start : start + size] for each in counts)
-            part = slice(start, start + size)
+        for start in range(0, len(counts[0]), self.batch):
+            chunk = tuple(each[start : start + self.batch] for each in counts)
+            part = slice(start, start + self.batch)
             ends = {name: replace(each, lengths=each.lengths[part]) for name, each in valid.items()}
             if not stepwise and not ends:
-                parts.append(run_whole(Task(known, chunk, threads, steps, handover), record))
+                kept = tuple(each.clone() for each in chunk)  # a run is made again where its work is read
+                parts.append(run_whole(Task(known, kept, threads, steps, handover), record))
                 continue
             elements = Elements.begin(known, chunk, ends, record, threads, stepwise=stepwise)
             parts.append(elements.run(steps, handover))
-        return _joined(parts)
+        return joined(parts)
 
 
 def largest(graph: Graph) -> int:
@@ -122,32 +132,3 @@ def _largest(same: _Same) -> int:
     ends = [(float(lo.min()), float(hi.max())) for lo, hi in intervals(same.graph).values()]
     spans = [max(-lo, hi, hi - lo) for lo, hi in ends]
     return int(max(*spans, *accumulator_bounds(same.graph).values(), 0))
-
-
-def _joined(parts: list[tuple[Run, Tensor]]) -> Run:
-    """Runs of chunks of a batch as one run: all go on until the last sample is at rest."""
-    if len(parts) == 1:
-        return parts[0][0]
-    runs = [run for run, _ in parts]
-    first = runs[0]
-
-    def rows(name: str) -> dict[str, Tensor]:
-        return {key: torch.cat([getattr(run, name)[key] for run in runs]) for key in getattr(first, name)}
-
-    return replace(
-        first,
-        raw=rows("raw"),
-        steps=int(torch.stack([ran for _, ran in parts]).amax(0).sum()),
-        element_steps=torch.cat([run.element_steps for run in runs], 1),
-        element_settled=torch.cat([run.element_settled for run in runs], 1),
-        layer_spikes=rows("layer_spikes"),
-        layer_events=rows("layer_events"),
-        work=tuple(_work(each) for each in zip(*(run.work for run in runs), strict=True)),
-        counts=None if first.counts is None else rows("counts"),
-    )
-
-
-def _work(parts: tuple[Work, ...]) -> Work:
-    names = parts[0].arrivals
-    total = {name: torch.stack([part.arrivals[name] for part in parts]).sum(0) for name in names}
-    return Work(parts[0].graph, total)

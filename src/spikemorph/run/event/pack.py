@@ -157,7 +157,7 @@ class Packing:
         rows = edge.rows
         if edge.kind is EdgeKind.ROWS and self.program.stages[edge.source].largest == 1:
             both = np.stack([edge.rows, -edge.rows], 1).reshape(-1, rows.shape[1])
-            if _code(both) == 0:
+            if _code(both) == 0 and self.weights[0].size + both.size < np.iinfo(np.int32).max:
                 rows, row[E.KIND] = both, EdgeKind.UNITS
                 row[E.SMALL] = int(AT_ONCE * int(np.abs(both).max()) <= np.iinfo(np.int8).max)
                 row[E.ZERO] = self.weights[0].put(np.zeros(rows.shape[1], dtype=np.int64))

@@ -17,6 +17,7 @@ from spikemorph.run.event.lower import lower
 from spikemorph.run.event.pack import pack
 from spikemorph.run.event.program import Kind, Program
 from spikemorph.run.event.tables import Array, Packed, S, Sizes, Space, T, zeros
+from spikemorph.run.event.vector import HALF
 from spikemorph.run.tally import emissions
 
 
@@ -89,6 +90,9 @@ class Arrived(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._found)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
 
 
 @final
@@ -175,7 +179,7 @@ def space_for(packed: Packed, spikes: int, steps: int) -> Space:
     positions = int(sizes[Sizes.POSITIONS])
     widest = int(packed.stages[:, S.PADDED].max())
     return Space(
-        place=np.zeros(spikes + widest, dtype=np.int32),
+        place=np.zeros(spikes + widest + HALF, dtype=np.int32),
         value=np.zeros(spikes + widest, dtype=np.int32),
         train=np.zeros(int(sizes[Sizes.TRAIN]) * steps, dtype=np.int64),
         length=np.zeros(int(sizes[Sizes.STAGES]), dtype=np.int64),

@@ -194,7 +194,10 @@ class _Worker:
 
     def all(self) -> None:
         laid, packed = self.laid, self.laid.packed
-        space = self.laid.spaces.pop() if self.laid.spaces else space_for(packed, SPIKES, STEPS)
+        try:
+            space = self.laid.spaces.pop()
+        except IndexError:
+            space = space_for(packed, SPIKES, STEPS)
         if self.how.work == 1:
             space.hits[:] = 0
         work = (

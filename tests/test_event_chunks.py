@@ -1,0 +1,103 @@
+"""The event engine on more samples than it takes at once, and what a run of it keeps."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphs import network, random_counts, random_integer_graph
+from recurrent_graphs import assert_same_run, random_recurrent_graph, same
+from spikemorph.convert.lossless import convert
+from spikemorph.data import Split
+from spikemorph.errors import MissingData
+from spikemorph.evaluate.encode import input_counts
+from spikemorph.recipes import RECIPES
+from spikemorph.run.dense import Dense
+from spikemorph.run.event import Event
+from spikemorph.run.event.whole import Task
+from spikemorph.run.handover import Delta, Fresh
+from spikemorph.run.record import Everything, LayerSpikes, Outputs, SpikeCounts
+
+LONG = {"s-mnist-784"}
+"""Networks that the dense engine takes too long for here."""
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 10**6),
+    loops=st.booleans(),
+    handover=st.sampled_from((Fresh(), Delta())),
+    steps=st.sampled_from([None, 2]),
+)
+def test_chunks_change_nothing_that_is_recorded(
+    seed: int, loops: bool, handover: Fresh | Delta, steps: int | None
+) -> None:
+    rng = np.random.default_rng(seed)
+    graph = random_recurrent_graph(rng) if loops else random_integer_graph(rng)
+    net, counts = network(graph), random_counts(rng, graph, 5)
+    dense, event = (
+        engine.run(net, counts, steps=steps, record=(Everything(),), handover=handover)
+        for engine in (Dense(), Event(batch=2))
+    )
+    assert_same_run(event, dense)
+
+
+def test_what_arrived_is_counted_when_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    graph = random_integer_graph(rng)
+    net, counts = network(graph), random_counts(rng, graph, 5)
+    plays: list[bool] = []
+    play = Task.play
+
+    def spy(self: Task, *, counts: bool, work: bool) -> object:
+        plays.append(work)
+        return play(self, counts=counts, work=work)
+
+    monkeypatch.setattr(Task, "play", spy)
+    run = Event(batch=2).run(net, counts, steps=None, record=())
+    assert plays == [False] * 3
+    expected = Dense().run(net, counts, steps=None, record=()).arrivals
+    counts[0].zero_()
+    assert expected
+    assert all(torch.equal(run.arrivals[name], each) for name, each in expected.items())
+    assert plays == [False] * 3 + [True] * 3
+    assert run.arrivals is not None
+    assert len(plays) == 6, "counted once"
+
+
+def test_runs_can_be_copied() -> None:
+    rng = np.random.default_rng(4)
+    graph = random_integer_graph(rng)
+    run = Event().run(network(graph), random_counts(rng, graph, 5), steps=None, record=())
+    other = copy.deepcopy(run)
+    assert all(torch.equal(other.arrivals[name], each) for name, each in run.arrivals.items())
+    assert all(torch.equal(other.raw[name], each) for name, each in run.raw.items())
+
+
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - LONG))
+def test_shipped_networks_step_by_step(name: str) -> None:
+    recipe = RECIPES[name]
+    net = convert(recipe.graph(None, "qnn"))
+    try:
+        counts = input_counts(net.graph, recipe.data(Split.TEST).x[:3].float())
+    except MissingData as error:
+        pytest.skip(str(error))
+    record = (SpikeCounts(), Outputs(), LayerSpikes())
+    dense, event = (
+        engine.run(net, counts, steps=None, record=record) for engine in (Dense(), Event(batch=2))
+    )
+    assert (event.steps, event.spikes, event.events) == (dense.steps, dense.spikes, dense.events)
+    assert torch.equal(event.element_steps, dense.element_steps)
+    for part in ("raw", "layer_spikes", "layer_events", "counts", "layer_steps"):
+        same(getattr(event, part), getattr(dense, part), part)
+    for left, right in zip(event.work, dense.work, strict=True):
+        same(left.arrivals, right.arrivals, "work")
+    assert event.raws is not None
+    assert dense.raws is not None
+    for now, then in zip(event.raws, dense.raws, strict=True):
+        same(now, then, "raws")
