@@ -221,7 +221,7 @@ def test_a_pool_runs_with_the_neurons_that_it_alone_reads(steps: int | None) -> 
     torch.manual_seed(0)
     x = torch.randn(5, 3, 12, 12)
     model = nn.Sequential(
-        nn.Conv2d(3, 40, 3, padding=1), nn.ReLU(), nn.Conv2d(40, 8, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
+        nn.Conv2d(3, 40, 3, padding=1), nn.ReLU(), nn.Conv2d(40, 40, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
     )
     graph, made = program(model, x, sm.Levels(activation=3, weight_bits=4))
     assert joined(made) == {2: 3}
@@ -249,6 +249,30 @@ def test_a_layer_whose_channels_lie_apart_is_subtracted() -> None:
     torch.manual_seed(0)
     x = torch.randn(5, 2, 6, 6)
     graph, _ = program(Subtracts(), x, sm.Levels(activation=7))
+    runs = [
+        sm.simulate(sm.convert(graph), x, engine=engine, record=SpikeCounts())
+        for engine in (Dense(), Event(threads=1))
+    ]
+    assert_same_totals(runs[1], runs[0])
+
+
+class Shifts(nn.Module):
+    """A convolution whose windows add in behind a margin: no window has the number of its position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(2, 6, 3), nn.Conv2d(6, 6, 3), nn.Linear(6 * 8 * 6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.pad(self.second(torch.relu(self.first(x))), (2, 0, 4, 0))
+        out: Tensor = self.head(torch.relu(y).flatten(1))
+        return out
+
+
+def test_windows_that_add_in_behind_a_margin() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(5, 2, 8, 8)
+    graph, _ = program(Shifts(), x, sm.Levels(activation=7, weight_bits=4))
     runs = [
         sm.simulate(sm.convert(graph), x, engine=engine, record=SpikeCounts())
         for engine in (Dense(), Event(threads=1))
