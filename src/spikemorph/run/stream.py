@@ -6,6 +6,7 @@ one the elements of its sequence. The result is that of the whole run with `Delt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -75,6 +76,8 @@ def stream(network: SpikingNetwork, *, batch: int = 1, saved: str | Path | None 
             known="networks whose proven bounds fit int32",
             do="use fewer levels or weight bits",
         )
+    if saved is not None:
+        expect("stream(saved)", saved, (str, Path), "give the path of a file that Stream.save wrote")
     made = Stream(network, batch)
     return made if saved is None else made.restored(Path(saved))
 
@@ -115,7 +118,14 @@ class Stream:
         Raises:
             DataError: another shape, NaN, or an element after the last.
         """
-        self._enter((x,) if isinstance(x, Tensor) else tuple(x))
+        if not isinstance(x, Tensor | tuple):
+            raise DataError(
+                where="Stream.push(x)",
+                got=type(x).__name__,
+                known="a tensor, or a tuple of them",
+                do="use torch.as_tensor(...), and a tuple where the network has several inputs",
+            )
+        self._enter((x,) if isinstance(x, Tensor) else x)
         self.taken += 1
         first = self.rounds
         cells = self._plan.cells
@@ -141,7 +151,7 @@ class Stream:
         """
         from safetensors.torch import save
 
-        content = save(self._tensors(), metadata={"network": graph_hash(self.network.graph)})
+        content = save(self._tensors(), metadata=self._owner())
         atomic_write(path, lambda temporary: _fill(temporary, content))
 
     def restored(self, path: Path) -> Stream:
@@ -156,19 +166,17 @@ class Stream:
         try:
             with safe_open(path, framework="pt") as content:
                 tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-                owner = (content.metadata() or {}).get("network")
+                owner = content.metadata() or {}
         except (OSError, SafetensorError) as error:
             raise FileError(
                 where=str(path), got=str(error), known=known, do="save the stream again"
             ) from error
-        mine = {name: each.shape for name, each in self._tensors().items() if not name.startswith("state")}
-        theirs = {name: each.shape for name, each in tensors.items() if not name.startswith("state")}
-        if owner != graph_hash(self.network.graph) or mine != theirs:
+        if owner != self._owner() or not self._fits(tensors):
             raise FileError(
                 where=str(path),
-                got="the stream of another network or batch",
+                got="the stream of another network or batch or version, or a damaged one",
                 known=known,
-                do="load the network that was saved beside it, and give the same batch",
+                do="load the network that was saved beside it, give the same batch, or begin a new stream",
             )
         self._take(tensors)
         return self
@@ -185,7 +193,8 @@ class Stream:
             )
         for i, (node, tensor) in enumerate(zip(nodes, given, strict=True)):
             timed = self._timed[i]
-            if tensor is None and self.taken > 0 and (not timed or self.taken >= _count(node)):
+            over = self._over_time and (not timed or self.taken >= _count(node))
+            if tensor is None and self.taken > 0 and over:
                 continue
             if self._over_time and self.taken >= (_count(node) if timed else 1):
                 raise DataError(
@@ -277,6 +286,39 @@ class Stream:
         return leaf.index_select(axis + 1, torch.tensor(made)) if made else None
 
     # ---------------------------------------------------------------- state
+    def _owner(self) -> dict[str, str]:
+        """What a saved state is good for."""
+        from spikemorph.run.event.tables import LAYOUT
+
+        network = self.network
+        ways = f"{network.spike!r} {network.encoding!r}"
+        return {"network": graph_hash(network.graph), "spikes": ways, "layout": str(LAYOUT)}
+
+    def _fits(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether these can be the state of this stream: names, shapes, types and how far it is."""
+        forms = {name: (each.shape, each.dtype) for name, each in self._tensors().items()}
+        forms = {name: form for name, form in forms.items() if not name.startswith("state")}
+        given = {name: (each.shape, each.dtype) for name, each in tensors.items()}
+        if given.get("at") != forms["at"]:
+            return False
+        taken, rounds = (int(each) for each in tensors["at"])
+        longest = self.length
+        if taken < 0 or (longest is not None and taken > longest) or not 0 <= rounds <= len(self._plan.cells):
+            return False
+        if any(name.startswith("state") for name in tensors):
+            packed = self._cell(rounds).packed
+            forms["state.narrow"] = torch.Size((self.batch, len(packed.start16))), torch.int16
+            forms["state.wide"] = torch.Size((self.batch, len(packed.start32))), torch.int32
+        elif rounds > 0 or (taken > 0 and not self._over_time):
+            return False
+        return given == forms
+
+    def _cell(self, rounds: int) -> Any:
+        """The program that ran last."""
+        elements = self._elements
+        cell = self._plan.cells[max(rounds - 1, 0)]
+        return elements.known.of(cell, counts=elements.counts, joins=elements.joins)
+
     def _tensors(self) -> dict[str, Tensor]:
         elements = self._elements
         found = {f"raw.{name}": each for name, each in elements.tally.raw.items()}
@@ -300,8 +342,7 @@ class Stream:
         if "state.narrow" in tensors:
             states = (tensors["state.narrow"].numpy().copy(), tensors["state.wide"].numpy().copy())
             elements.states = [states]
-            cell = self._plan.cells[max(self.rounds - 1, 0)]
-            elements.before = elements.known.of(cell, counts=elements.counts, joins=elements.joins)
+            elements.before = self._cell(self.rounds)
 
 
 def _fill(path: Path, content: bytes) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+LAYOUT = 1
+"""Goes up whenever a number of a state may lie elsewhere than before: saved states are good for one."""
 
 
 class S(IntEnum):
