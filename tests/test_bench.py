@@ -276,6 +276,11 @@ def test_threads_are_set_and_put_back() -> None:
     assert torch.get_num_threads() == before
 
 
+def test_more_threads_than_any_core_has_use_for_are_refused() -> None:
+    with pytest.raises(RunError, match="four times the cores"), threads_of(10_000):
+        pass
+
+
 def test_raised_thresholds_spike_less(tiny: Subject) -> None:
     counts = input_counts(tiny.network.graph, tiny.x)
     spikes = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -97,9 +98,17 @@ def threads_of(threads: int) -> Iterator[None]:
     """Torch uses so many threads inside.
 
     Raises:
-        RunError: threads below 1.
+        RunError: threads below 1, or far more than the machine has cores.
     """
     check_whole("threads", threads)
+    most = 4 * (os.cpu_count() or 1)
+    if threads > most:
+        raise RunError(
+            where="bench(threads)",
+            got=repr(threads),
+            known=f"a whole number in 1..{most}, four times the cores",
+            do="give the number of cores, or leave it out",
+        )
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
