@@ -99,8 +99,8 @@ _STORED = {"weight_bit": SRAM_BIT, "state_bit": SRAM_BIT}
 MEMORY = CostModel(
     name="memory",
     source="after arXiv:2409.08290: 45 nm arithmetic, weights and states in an SRAM of 8 KB (Horowitz), one"
-    " hop of 0.25 pJ a bit for dense numbers and 3.0 pJ for an event of one bit (that paper, read in summaries);"
-    " what arrives in a step is summed in a register",
+    " hop of 0.25 pJ a bit for dense numbers and 3.0 pJ for an event of one bit (that paper, read in"
+    " summaries); what arrives in a step is summed in a register",
     float=Prices(mac=FLOAT_MAC, accumulate=FLOAT_ADD, update=FLOAT_ADD, activation_bit=DENSE_HOP, **_STORED),
     qnn=Prices(
         mac=INTEGER_MAC, accumulate=INTEGER_ADD, update=INTEGER_ADD, activation_bit=DENSE_HOP, **_STORED
