@@ -16,12 +16,16 @@ from spikemorph.convert.lossless import convert
 from spikemorph.data import Split
 from spikemorph.errors import MissingData
 from spikemorph.evaluate.encode import input_counts
+from spikemorph.evaluate.integers import evaluate_counts
 from spikemorph.recipes import RECIPES
+from spikemorph.run.cells import plan_of
 from spikemorph.run.dense import Dense
-from spikemorph.run.event import Event
+from spikemorph.run.event import Event, program
+from spikemorph.run.event.compose import composed
 from spikemorph.run.event.whole import Task
 from spikemorph.run.handover import Delta, Fresh
 from spikemorph.run.record import Everything, LayerSpikes, Outputs, SpikeCounts
+from test_stream import reading
 
 LONG = {"s-mnist-784"}
 """Networks that the dense engine takes too long for here."""
@@ -101,3 +105,39 @@ def test_shipped_networks_step_by_step(name: str) -> None:
     assert dense.raws is not None
     for now, then in zip(event.raws, dense.raws, strict=True):
         same(now, then, "raws")
+
+
+@pytest.mark.parametrize("narrow", [5, 20])
+@pytest.mark.parametrize("record", [SpikeCounts(), Everything()])
+def test_state_goes_on_in_sums_of_the_same_width(
+    narrow: int, record: SpikeCounts | Everything, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Biases that differ by element may make the sums of one cell fit int16, not those of the next."""
+    monkeypatch.setattr(program, "NARROW", narrow)
+    for seed in (*range(30), 52):
+        rng = np.random.default_rng(seed)
+        graph = random_recurrent_graph(rng)
+        net, counts = network(graph), random_counts(rng, graph, 3)
+        dense, event = (
+            engine.run(net, counts, steps=None, record=(record,), handover=Delta())
+            for engine in (Dense(), Event(threads=1))
+        )
+        assert dense.counts is not None
+        same(event.counts, dense.counts, "counts")
+        same(event.layer_spikes, dense.layer_spikes, "spikes")
+
+
+def test_a_scale_behind_a_linear_layer_goes_into_its_weights() -> None:
+    net, x = reading()
+    for cell in plan_of(net.graph, buffered_input=False).cells:
+        made = composed(cell.graph)
+        assert len(made.nodes) < len(cell.graph.nodes)
+        inputs = random_counts(np.random.default_rng(0), cell.graph, 3)
+        before, after = (evaluate_counts(each, inputs) for each in (cell.graph, made))
+        for node in (*cell.graph.readouts, *cell.graph.neurons):
+            assert torch.equal(after[node.name], before[node.name])
+    counts = input_counts(net.graph, x)
+    dense, event = (engine.run(net, counts, steps=None, record=()) for engine in (Dense(), Event()))
+    same(event.raw, dense.raw, "raw")
+    for left, right in zip(event.work, dense.work, strict=True):
+        same(left.arrivals, right.arrivals, "work")

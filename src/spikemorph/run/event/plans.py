@@ -13,6 +13,7 @@ from torch import Tensor
 
 from spikemorph.convert.network import Spikes, SpikingNetwork
 from spikemorph.run.cells import Cell, Plan, plan_of
+from spikemorph.run.event.compose import composed
 from spikemorph.run.event.lower import lower
 from spikemorph.run.event.pack import pack
 from spikemorph.run.event.program import Kind, Program
@@ -101,13 +102,16 @@ class Network:
     """All cells of a network; programs are made when they are first needed.
 
     Args:
-        tapes: all cells laid out one behind the other (`whole.Laid`), without and with counts, once made.
+        tapes: all cells laid out one behind the other (`whole.Laid`), by whether all counts are kept and
+            what arrives is counted, once made.
+        lowered: programs by kind of cell, as they are and with scales composed, once made.
     """
 
     network: SpikingNetwork
     plan: Plan
     ready: dict[tuple[int, bool, bool], Ready] = field(default_factory=dict)
-    tapes: dict[bool, Any] = field(default_factory=dict)
+    tapes: dict[tuple[bool, bool], Any] = field(default_factory=dict)
+    lowered: dict[bool, dict[int, Program]] = field(default_factory=dict)
 
     def of(self, cell: Cell, *, counts: bool, joins: bool) -> Ready:
         """The program of a cell.
@@ -118,7 +122,7 @@ class Network:
         """
         key = id(cell.graph), counts, joins
         if key not in self.ready:
-            self.ready[key] = _ready(self.network, cell, counts=counts, joins=joins)
+            self.ready[key] = _ready(self, cell, counts=counts, joins=joins)
         found = self.ready[key]
         return found if found.cell is cell else replace(found, cell=cell)
 
@@ -150,10 +154,37 @@ def network_of(network: SpikingNetwork) -> Network:
     return _network(_Same(network))
 
 
-def _ready(network: SpikingNetwork, cell: Cell, *, counts: bool, joins: bool) -> Ready:
-    largest = network.spike.largest
-    names = tuple(emissions(network, cell))
-    program = lower(cell.graph, dict.fromkeys(names, largest))
+def programs_of(known: Network, *, compose: bool) -> dict[int, Program]:
+    """The program of every kind of cell, by id of its graph.
+
+    Where the state of one goes on in another only constants differ; their sums get the same width.
+
+    Args:
+        compose: whether scales go into the weights in front of them, so that nothing arrives at them.
+    """
+    if compose in known.lowered:
+        return known.lowered[compose]
+    found: dict[int, Program] = {}
+    alike: dict[object, list[Program]] = {}
+    for cell in known.plan.cells:
+        if id(cell.graph) in found:
+            continue
+        spikes = dict.fromkeys(emissions(known.network, cell), known.network.spike.largest)
+        program = lower(composed(cell.graph) if compose else cell.graph, spikes)
+        found[id(cell.graph)] = program
+        alike.setdefault(cell.layout, []).append(program)
+    for group in alike.values():
+        for stages in zip(*(program.stages for program in group), strict=True):
+            most = max(stage.bound for stage in stages)
+            for stage in stages:
+                stage.bound = most
+    known.lowered[compose] = found
+    return found
+
+
+def _ready(known: Network, cell: Cell, *, counts: bool, joins: bool) -> Ready:
+    names = tuple(emissions(known.network, cell))
+    program = programs_of(known, compose=False)[id(cell.graph)]
     packed, _ = pack([(program, {name: line for line, name in enumerate(names)})], joins=joins)
     wanted: list[Array] = []
     size = 0

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from spikemorph.run.event.layout import Ints, Layout
 
+NARROW = np.iinfo(np.int16).max - 1
+"""Largest |integer| that int16 holds with room for a breakpoint beyond."""
+
 
 class Kind(IntEnum):
     """What a stage does with its sums."""
@@ -115,7 +118,7 @@ class Stage:
     @property
     def wide(self) -> bool:
         """Whether int16 is too narrow for what it holds."""
-        return self.bound > np.iinfo(np.int16).max - 1
+        return self.bound > NARROW
 
     @property
     def copies(self) -> int:

@@ -37,8 +37,8 @@ class Tape(NamedTuple):
 
     Args:
         cells: int64 [cells, columns].
-        take: int32 [2, n]: place in memory (-1: zero), place among targets.
-        keep: int32 [3, n]: which state, place in it, place in memory.
+        take: int32 [3, n], stretches: first place in memory (-1: zeros), first among targets, how many.
+        keep: int32 [4, n], stretches: first place in the state, first in memory, how many, which state.
     """
 
     cells: Array
@@ -62,16 +62,26 @@ def carry(state: Array, start: Array, before: int, first: int, last: int) -> Non
 def enter(tape: Tape, cell: Array, memory: Array, targets: Array) -> None:
     """What the inputs of a cell stand for."""
     for i in range(cell[TAKE], cell[TAKE_END]):
-        at = tape.take[0, i]
-        targets[tape.take[1, i]] = memory[at] if at >= 0 else 0
+        at, to, count = tape.take[0, i], tape.take[1, i], tape.take[2, i]
+        if at < 0:
+            for j in range(count):
+                targets[to + j] = 0
+        else:
+            for j in range(count):
+                targets[to + j] = memory[at + j]
 
 
 @compiled
 def leave(tape: Tape, cell: Array, state: tuple[Array, Array], memory: Array) -> None:
     """What a cell leaves behind."""
     for i in range(cell[KEEP], cell[KEEP_END]):
-        at = tape.keep[1, i]
-        memory[tape.keep[2, i]] = state[1][at] if tape.keep[0, i] == 1 else state[0][at]
+        at, to, count = tape.keep[0, i], tape.keep[1, i], tape.keep[2, i]
+        if tape.keep[3, i] == 1:
+            for j in range(count):
+                memory[to + j] = state[1][at + j]
+        else:
+            for j in range(count):
+                memory[to + j] = state[0][at + j]
 
 
 @entry

@@ -19,10 +19,9 @@ from spikemorph.ir.graph import Graph, Node
 from spikemorph.run.cell_rules import Port
 from spikemorph.run.cells import Cell
 from spikemorph.run.event.layout import Ints
-from spikemorph.run.event.lower import lower
 from spikemorph.run.event.notice import announce
 from spikemorph.run.event.pack import pack
-from spikemorph.run.event.plans import Arrived, Network, arrivals, space_for
+from spikemorph.run.event.plans import Arrived, Network, arrivals, programs_of, space_for
 from spikemorph.run.event.program import Program
 from spikemorph.run.event.tables import DONE, MORE_SPIKES, Array, How, Packed, S, Sizes, Space, zeros
 from spikemorph.run.event.tape import C, Tape, play_tape
@@ -55,20 +54,21 @@ class Laid:
     spaces: list[Space] = field(default_factory=list)
 
 
-def laid(known: Network, *, counts: bool) -> Laid:
+def laid(known: Network, *, counts: bool, work: bool) -> Laid:
     """The tape of a network, made once.
 
     Args:
         counts: whether the counts of all emitters are kept, not only of those that later cells read.
+        work: whether what arrives at every op is counted, so that none may be left out.
     """
-    if counts not in known.tapes:
-        known.tapes[counts] = _laid(known, counts=counts)
-    found: Laid = known.tapes[counts]
+    if (counts, work) not in known.tapes:
+        known.tapes[counts, work] = _laid(known, counts=counts, work=work)
+    found: Laid = known.tapes[counts, work]
     return found
 
 
-def _laid(known: Network, *, counts: bool) -> Laid:
-    network, plan = known.network, known.plan
+def _laid(known: Network, *, counts: bool, work: bool) -> Laid:
+    network, plan, lowered = known.network, known.plan, programs_of(known, compose=not work)
     names = dict.fromkeys(name for cell in plan.cells for name in emissions(network, cell).values())
     lines = {name: line for line, name in enumerate(names)}
     kinds: dict[tuple[int, ...], int] = {}
@@ -78,7 +78,7 @@ def _laid(known: Network, *, counts: bool) -> Laid:
         if (id(cell.graph),) not in kinds:
             kinds[id(cell.graph),] = len(made)
             found = emissions(network, cell)
-            program = lower(cell.graph, dict.fromkeys(found, network.spike.largest))
+            program = lowered[id(cell.graph)]
             made.append((program, {local: lines[name] for local, name in found.items()}))
             graphs.append(cell.graph)
     packed, ranges = pack(made, joins=len(made) == 1)
@@ -87,7 +87,7 @@ def _laid(known: Network, *, counts: bool) -> Laid:
     if not counts:
         wanted = [node for node in wanted if node.name in read or isinstance(node.op, ops.Readout)]
     places, size = _places(wanted)
-    rows, take, keep = [], _Pairs(2), _Pairs(3)
+    rows, take, keep = [], _Stretches(), _Stretches()
     before: Cell | None = None
     for cell in plan.cells:
         number = kinds[id(cell.graph),]
@@ -104,7 +104,7 @@ def _laid(known: Network, *, counts: bool) -> Laid:
         row[C.KEEP_END] = keep.size
         rows.append(row)
         before = cell
-    tape = Tape(np.array(rows, dtype=np.int64), take.joined(), keep.joined())
+    tape = Tape(np.array(rows, dtype=np.int64), take.joined(3), keep.joined(4))
     programs = tuple(
         (graph, each[0], stages[0]) for graph, each, stages in zip(graphs, made, ranges, strict=True)
     )
@@ -112,18 +112,26 @@ def _laid(known: Network, *, counts: bool) -> Laid:
 
 
 @final
-class _Pairs:
-    """Columns of indices that grow."""
+class _Stretches:
+    """Where numbers go; places that follow each other are one stretch."""
 
-    def __init__(self, rows: int) -> None:
-        self.rows, self.parts, self.size = rows, list[Ints](), 0
+    def __init__(self) -> None:
+        self.parts, self.size = list[Ints](), 0
 
-    def put(self, *columns: Ints) -> None:
-        self.parts.append(np.stack(columns))
-        self.size += len(columns[0])
+    def put(self, source: Ints, target: Ints, *same: int) -> None:
+        """Where numbers come from, -1 for none, and go to; what is the same for all of them."""
+        order = np.argsort(target, kind="stable")
+        source, target = source[order], target[order]
+        nothing = (source[1:] == -1) & (source[:-1] == -1)
+        goes_on = (np.diff(target) == 1) & (((np.diff(source) == 1) & (source[:-1] != -1)) | nothing)
+        starts = np.flatnonzero(np.append(True, ~goes_on)[: len(target)])
+        lengths = np.diff(np.append(starts, len(target)))
+        constants = [np.full(len(starts), each) for each in same]
+        self.parts.append(np.stack([source[starts], target[starts], lengths, *constants]))
+        self.size += len(starts)
 
-    def joined(self) -> Array:
-        return np.concatenate([*self.parts, np.zeros((self.rows, 0))], axis=1).astype(np.int32)
+    def joined(self, rows: int) -> Array:
+        return np.concatenate([*self.parts, np.zeros((rows, 0))], axis=1).astype(np.int32)
 
 
 def _places(nodes: Iterable[Node]) -> tuple[dict[str, int], int]:
@@ -152,7 +160,9 @@ Where = tuple[Packed, Program, int]
 def _memory(graph: Graph, places: dict[str, int], port: Port) -> Ints:
     """Places in memory of the elements of a port, row-major as the local node has them; -1 outside."""
     node = graph.by_name[port.name]
-    numbers = places[node.name] + np.arange(math.prod(node.shape)).reshape(node.shape)
+    order = _order(node)
+    numbers = np.arange(math.prod(node.shape)).reshape([node.shape[axis] for axis in order])
+    numbers = places[node.name] + numbers.transpose(np.argsort(order))
     if node.element_axis is None:
         return numbers.reshape(-1)
     size = node.shape[node.element_axis]
@@ -163,7 +173,15 @@ def _memory(graph: Graph, places: dict[str, int], port: Port) -> Ints:
     return np.where(inside.reshape(along), found, -1).reshape(-1)
 
 
-def _take(take: _Pairs, graph: Graph, places: dict[str, int], port: Port, where: Where) -> None:
+def _order(node: Node) -> list[int]:
+    """Axes as they lie in memory: elements, positions, channels, mostly as stages have them."""
+    first = [] if node.element_axis is None else [node.element_axis]
+    rest = [axis for axis in range(len(node.shape)) if axis not in first]
+    conv = len(rest) > 0 and rest[0] == 0
+    return [*first, *rest[1:], 0] if conv else [*first, *rest]
+
+
+def _take(take: _Stretches, graph: Graph, places: dict[str, int], port: Port, where: Where) -> None:
     packed, program, first = where
     number = program.number[port.local]
     index = program.stages[number].layout.index + packed.stages[first + number, S.TARGET]
@@ -171,12 +189,14 @@ def _take(take: _Pairs, graph: Graph, places: dict[str, int], port: Port, where:
     take.put(source, index)
 
 
-def _keep(keep: _Pairs, graph: Graph, places: dict[str, int], port: Port, where: Where, column: S) -> None:
+def _keep(
+    keep: _Stretches, graph: Graph, places: dict[str, int], port: Port, where: Where, column: S
+) -> None:
     packed, program, first = where
     number = program.number[port.local]
     row, stage = packed.stages[first + number], program.stages[number]
     index = (stage.layout if column is S.COUNTS else stage.sums).index + row[column]
-    keep.put(np.full(len(index), row[S.WIDE]), index, _memory(graph, places, port))
+    keep.put(index, _memory(graph, places, port), int(row[S.WIDE]))
 
 
 # ---------------------------------------------------------------- running
@@ -249,13 +269,14 @@ class Task:
             work: whether events are counted place by place.
         """
         announce(play_tape)
-        ready = laid(self.known, counts=counts)
+        ready = laid(self.known, counts=counts, work=work)
         samples, graph = len(self.inputs[0]), self.known.plan.graph
         memory = np.zeros((samples, ready.size), dtype=np.int32)
         for node, each in zip(graph.inputs, self.inputs, strict=True):
             if node.name in ready.places:
                 start = ready.places[node.name]
-                memory[:, start : start + math.prod(node.shape)] = each.reshape(samples, -1).numpy()
+                moved = each.permute(0, *(1 + axis for axis in _order(node)))
+                memory[:, start : start + math.prod(node.shape)] = moved.reshape(samples, -1).numpy()
         fresh, fixed = not isinstance(self.handover, Delta), self.steps is not None
         how = How(self.steps or 0, int(fresh), int(fixed), 0, 0, 0, int(work))
         counted = np.zeros((samples, len(ready.names), 2), dtype=np.int64)
@@ -315,5 +336,8 @@ def run_whole(task: Task, record: tuple[Record, ...]) -> tuple[Run, Tensor]:
 
 def _part(ready: Laid, memory: Array, node: Node) -> Tensor:
     start = ready.places[node.name]
-    numbers = torch.from_numpy(memory[:, start : start + math.prod(node.shape)].astype(np.int64))
-    return numbers.reshape(len(memory), *node.shape)
+    order = _order(node)
+    shape = [node.shape[axis] for axis in order]
+    numbers = torch.from_numpy(memory[:, start : start + math.prod(shape)].astype(np.int64))
+    back = np.argsort(order).tolist()
+    return numbers.reshape(len(memory), *shape).permute(0, *(1 + axis for axis in back)).contiguous()
