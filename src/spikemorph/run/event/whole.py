@@ -31,6 +31,10 @@ from spikemorph.run.result import Run, Work
 from spikemorph.run.tally import emissions
 
 SPIKES, STEPS = 2**14, 16
+HELD = np.zeros(0, dtype=np.uint8), np.zeros(0, dtype=np.int32)
+"""No neuron is held."""
+State = tuple[Array, Array, Array, Array]
+"""Narrow and wide state, targets, and the books of a cell in the making: memory of one worker."""
 
 
 @final
@@ -51,7 +55,7 @@ class Laid:
     places: dict[str, int]
     size: int
     names: tuple[str, ...]
-    spaces: list[Space] = field(default_factory=list)
+    spaces: list[tuple[Space, State]] = field(default_factory=list)
 
 
 def laid(known: Network, *, counts: bool, work: bool) -> Laid:
@@ -200,6 +204,15 @@ def _keep(
 
 
 # ---------------------------------------------------------------- running
+def _work(packed: Packed, books: int) -> State:
+    return (
+        zeros(len(packed.start16), np.int16),
+        zeros(len(packed.start32), np.int32),
+        zeros(int(packed.sizes[Sizes.TARGETS]) + 64, np.int32),
+        np.zeros((books, 2), dtype=np.int64),
+    )
+
+
 @final
 @dataclass
 class _Worker:
@@ -215,24 +228,17 @@ class _Worker:
     def all(self) -> None:
         laid, packed = self.laid, self.laid.packed
         try:
-            space = self.laid.spaces.pop()
+            space, work = self.laid.spaces.pop()
         except IndexError:
-            space = space_for(packed, SPIKES, STEPS)
+            space, work = space_for(packed, SPIKES, STEPS), _work(packed, self.counted.shape[1])
         if self.how.work == 1:
             space.hits[:] = 0
-        work = (
-            zeros(len(packed.start16), np.int16),
-            zeros(len(packed.start32), np.int32),
-            zeros(int(packed.sizes[Sizes.TARGETS]) + 64, np.int32),
-            np.zeros(self.counted.shape[1:], dtype=np.int64),
-        )
-        held = np.zeros(0, dtype=np.uint8), np.zeros(0, dtype=np.int32)
         at = 0
         while True:
             most = len(space.train) // int(packed.sizes[Sizes.TRAIN])
             how = self.how._replace(most=most)
             at, ended = play_tape(
-                packed, laid.tape, work, self.memory, space, how, held, (self.counted, self.marks), at
+                packed, laid.tape, work, self.memory, space, how, HELD, (self.counted, self.marks), at
             )
             if ended == DONE:
                 break
@@ -243,7 +249,7 @@ class _Worker:
                 space.hits[:] = old.hits
         if self.how.work == 1:
             self.hits = space.hits.copy()
-        laid.spaces.append(space)
+        laid.spaces.append((space, work))
 
 
 @final
@@ -275,7 +281,8 @@ class Task:
         for node, each in zip(graph.inputs, self.inputs, strict=True):
             if node.name in ready.places:
                 start = ready.places[node.name]
-                moved = each.permute(0, *(1 + axis for axis in _order(node)))
+                order = _order(node)
+                moved = each if order == sorted(order) else each.permute(0, *(1 + axis for axis in order))
                 memory[:, start : start + math.prod(node.shape)] = moved.reshape(samples, -1).numpy()
         fresh, fixed = not isinstance(self.handover, Delta), self.steps is not None
         how = How(self.steps or 0, int(fresh), int(fixed), 0, 0, 0, int(work))
@@ -314,7 +321,7 @@ def run_whole(task: Task, record: tuple[Record, ...]) -> tuple[Run, Tensor]:
     ready, (memory, counted, marks, _) = task.play(counts=kept, work=False)
     graph = task.known.plan.graph
     ran = torch.from_numpy(marks[:, :, 1].max(0))
-    emitted = torch.from_numpy(counted).permute(2, 1, 0).contiguous()
+    emitted = torch.from_numpy(np.ascontiguousarray(counted.transpose(2, 1, 0)))
     spikes, events = (dict(zip(ready.names, each.unbind(), strict=True)) for each in emitted)
     coded = [node for node in graph.inputs if node.name in spikes]
     run = Run(
@@ -337,6 +344,9 @@ def run_whole(task: Task, record: tuple[Record, ...]) -> tuple[Run, Tensor]:
 def _part(ready: Laid, memory: Array, node: Node) -> Tensor:
     start = ready.places[node.name]
     order = _order(node)
+    if order == sorted(order):
+        numbers = torch.from_numpy(memory[:, start : start + math.prod(node.shape)].astype(np.int64))
+        return numbers.reshape(len(memory), *node.shape)
     shape = [node.shape[axis] for axis in order]
     numbers = torch.from_numpy(memory[:, start : start + math.prod(shape)].astype(np.int64))
     back = np.argsort(order).tolist()
