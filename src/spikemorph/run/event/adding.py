@@ -13,6 +13,15 @@ AT_ONCE = 4
 """Rows that are added in one go."""
 
 
+def _run(builder: Any, items: Any, run: Any, train: Any, t: Any) -> tuple[Any, Any, Any]:
+    """What to add to the places of a run for their rows, its first spike and the one behind its last."""
+    shift, q, stop = (
+        builder.sext(builder.load(builder.gep(items, [builder.add(run, I64(i))])), I64) for i in range(3)
+    )
+    a, b = (builder.load(builder.gep(train, [builder.add(t, each)])) for each in (q, stop))
+    return shift, a, b
+
+
 def _adding(lanes: int) -> Any:
     """acc[at : at + lanes] += the rows of all spikes of some runs; how many spikes there were.
 
@@ -47,11 +56,7 @@ def _adding(lanes: int) -> Any:
             )
             items = context.make_array(kinds[7])(context, builder, args[7]).data
             with cgutils.for_range_slice(builder, args[8], args[9], I64(3)) as (run, _):
-                shift, q, stop = (
-                    builder.sext(builder.load(builder.gep(items, [builder.add(run, I64(i))])), I64)
-                    for i in range(3)
-                )
-                a, b = (builder.load(builder.gep(train, [builder.add(args[6], each)])) for each in (q, stop))
+                shift, a, b = _run(builder, items, run, train, args[6])
                 base = builder.add(args[3], builder.mul(shift, args[4]))
                 builder.store(builder.add(builder.load(count), builder.sub(b, a)), count)
 
@@ -108,11 +113,7 @@ def list_rows(
         trains, items = (context.make_array(kinds[i])(context, builder, args[i]).data for i in (5, 7))
         wide = splat(builder, builder.trunc(args[2], I32), half)
         with cgutils.for_range_slice(builder, args[8], args[9], I64(3)) as (run, _):
-            shift, q, stop = (
-                builder.sext(builder.load(builder.gep(items, [builder.add(run, I64(i))])), I64)
-                for i in range(3)
-            )
-            a, b = (builder.load(builder.gep(trains, [builder.add(args[6], each)])) for each in (q, stop))
+            shift, a, b = _run(builder, items, run, trains, args[6])
             base = builder.add(args[1], builder.mul(shift, args[2]))
             base = splat(builder, builder.trunc(base, I32), half)
             to = builder.sub(builder.load(count), a)

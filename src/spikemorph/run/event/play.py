@@ -178,12 +178,7 @@ def run_stage(
     totals[PENDING] = False
     kind = stage[KIND]
     while True:
-        if how.steps > 0:
-            if step >= how.steps:
-                break
-        elif step >= sources and totals[PENDING] == 0:
-            break
-        if how.steps > 0 and step >= sources and totals[PENDING] == 0:
+        if (how.steps > 0 and step >= how.steps) or (step >= sources and totals[PENDING] == 0):
             break
         if step >= how.most:
             return MORE_STEPS
