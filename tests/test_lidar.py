@@ -12,7 +12,7 @@ import torch
 
 from spikemorph.data import Split
 from spikemorph.data import lidar as source
-from spikemorph.data.lidar import FILE, METRES, STRIDE, TEST, TRACES, WINDOW, load_lidar, traces_of
+from spikemorph.data.lidar import ARCHIVE, METRES, STRIDE, TEST, TRACES, WINDOW, load_lidar, traces_of
 from spikemorph.errors import DataError, MissingData
 from spikemorph.recipes import lidar as recipe
 
@@ -30,9 +30,10 @@ def made_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> Arrays:
     for trace in range(TRACES):
         arrays[f"lidar_{trace}"] = rng.integers(0, 62, (FRAMES, BEAMS)) / 8
         arrays[f"steer_{trace}"] = rng.integers(-8, 9, FRAMES) / 8
-    np.savez(home / "own" / FILE, allow_pickle=False, **arrays)
+    np.savez(home / "own" / ARCHIVE.file, allow_pickle=False, **arrays)
     monkeypatch.setenv("SPIKEMORPH_DATA", str(home / "own"))
-    monkeypatch.setattr(source, "SHA256", hashlib.sha256((home / "own" / FILE).read_bytes()).hexdigest())
+    digest = hashlib.sha256((home / "own" / ARCHIVE.file).read_bytes()).hexdigest()
+    monkeypatch.setattr(source, "ARCHIVE", replace(ARCHIVE, sha256=digest))
     return arrays
 
 
@@ -81,19 +82,19 @@ def test_a_missing_file_is_an_error_that_says_where_it_was_looked_for(
     with pytest.raises(MissingData) as met:
         load_lidar(Split.TEST)
     assert met.value.where == "data set lidar"
-    assert met.value.got == f"no file {FILE}"
+    assert met.value.got == f"no file {ARCHIVE.file}"
     assert met.value.known.startswith(str(tmp_path / "own"))
     assert "SPIKEMORPH_DATA" in met.value.do
 
 
 def test_another_file_is_an_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPIKEMORPH_DATA", str(home / "own"))
-    (home / "own" / FILE).write_bytes(b"other")
+    (home / "own" / ARCHIVE.file).write_bytes(b"other")
     with pytest.raises(DataError) as met:
         load_lidar(Split.TEST)
-    assert met.value.where == str(home / "own" / FILE)
+    assert met.value.where == str(home / "own" / ARCHIVE.file)
     assert met.value.got == f"sha256 {hashlib.sha256(b'other').hexdigest()}"
-    assert met.value.known == f"sha256 {source.SHA256}"
+    assert met.value.known == f"sha256 {source.ARCHIVE.sha256}"
     assert "fetch" in met.value.do
 
 

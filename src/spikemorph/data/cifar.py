@@ -6,7 +6,6 @@ files one behind the other, `end`, where each ends, `label`, `train` and `classe
 
 from __future__ import annotations
 
-import hashlib
 import io
 from functools import lru_cache
 from pathlib import Path
@@ -15,13 +14,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from spikemorph.data.archive import Archive
 from spikemorph.data.dataset import Dataset, Split
-from spikemorph.data.folders import roots
 from spikemorph.data.pixels import unit_range
-from spikemorph.errors import DataError, MissingData
+from spikemorph.errors import MissingData
 
-FILE = "cifar10_jpeg.npz"
-SHA256 = "25c131a8fd38fd265073c4d1230a0b1773d432c082fa35d683b83ef907782cac"
+ARCHIVE = Archive(
+    name="cifar10",
+    file="cifar10_jpeg.npz",
+    sha256="25c131a8fd38fd265073c4d1230a0b1773d432c082fa35d683b83ef907782cac",
+    do="put the archive of 60,000 JPEG images there",
+)
 _PARTS = 10
 
 
@@ -34,7 +37,7 @@ def load_cifar10(split: Split) -> Dataset:
         MissingData: the file is in none of the folders with data sets, or Pillow is not installed.
         DataError: it has another checksum.
     """
-    images, labels, train, classes = _decoded(_found())
+    images, labels, train, classes = _decoded(ARCHIVE.found())
     official = np.flatnonzero(train if split is not Split.TEST else ~train)
     if split is not Split.TEST:
         order = np.random.default_rng(0).permutation(len(official))
@@ -73,24 +76,3 @@ def _decoded(
             images[i] = np.asarray(image.convert("RGB"))
     classes = tuple(str(each) for each in content["classes"])
     return images, content["label"], content["train"].astype(bool), classes
-
-
-def _found() -> Path:
-    places = [root / FILE for root in roots()]
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
-        raise MissingData(
-            where="data set cifar10",
-            got=f"no file {FILE}",
-            known=", ".join(str(place.parent) for place in places),
-            do="put the archive of 60,000 JPEG images there, or set SPIKEMORPH_DATA to its folder",
-        )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != SHA256:
-        raise DataError(
-            where=str(path),
-            got=f"sha256 {digest}",
-            known=f"sha256 {SHA256}",
-            do="fetch the file again; results on other data do not compare",
-        )
-    return path

@@ -7,9 +7,7 @@ seven are test, windows of 32 frames every 16, each also mirrored left to right 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -17,12 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spikemorph.data.archive import Archive
 from spikemorph.data.dataset import Split
-from spikemorph.data.folders import roots
-from spikemorph.errors import DataError, MissingData
 
-FILE = "lidar_collision.npz"
-SHA256 = "a62b7f8c78c85411187f266ed109d1440d40298f50822cfd7274aa04fcf2bbd6"
+ARCHIVE = Archive(
+    name="lidar",
+    file="lidar_collision.npz",
+    sha256="a62b7f8c78c85411187f266ed109d1440d40298f50822cfd7274aa04fcf2bbd6",
+    do="put the file there, made from the traces of the ICRA 2020 collision avoidance data",
+)
 METRES = 8.0
 """Ranges are divided by this; the farthest is 7.7 m."""
 
@@ -59,7 +60,7 @@ def load_lidar(split: Split) -> LidarWindows:
         MissingData: the file is in none of the folders with data sets.
         DataError: it has another checksum.
     """
-    content = np.load(_found())
+    content = np.load(ARCHIVE.found())
     traces = traces_of(split)
     x: list[Floats] = []
     y: list[Floats] = []
@@ -90,25 +91,3 @@ def traces_of(split: Split) -> tuple[int, ...]:
         Split.TRAIN: [trace for trace in train if trace not in held_out],
     }
     return tuple(chosen[split])
-
-
-def _found() -> Path:
-    places = [root / FILE for root in roots()]
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
-        raise MissingData(
-            where="data set lidar",
-            got=f"no file {FILE}",
-            known=", ".join(str(place.parent) for place in places),
-            do="put the file there, made from the traces of the ICRA 2020 collision avoidance data, or set "
-            "SPIKEMORPH_DATA to its folder",
-        )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != SHA256:
-        raise DataError(
-            where=str(path),
-            got=f"sha256 {digest}",
-            known=f"sha256 {SHA256}",
-            do="fetch the file again; results on other data do not compare",
-        )
-    return path
