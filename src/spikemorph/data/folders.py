@@ -8,7 +8,7 @@ import os
 import zlib
 from pathlib import Path
 
-from spikemorph.data.named import DataFile, IdxSource
+from spikemorph.data.named import DataFile, Fetched
 from spikemorph.errors import DataError
 
 
@@ -24,13 +24,13 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spikemorph"
 
 
-def candidates(source: IdxSource) -> tuple[Path, ...]:
+def candidates(source: Fetched) -> tuple[Path, ...]:
     """Every folder in which the files of a set may lie."""
     below = [root / folder for root in roots() for folder in source.folders]
     return (*below, *source.installed)
 
 
-def find(source: IdxSource) -> Path | None:
+def find(source: Fetched) -> Path | None:
     """The first folder with all files of the set, plain or as .gz; `read` checks what is in them."""
     for folder in candidates(source):
         if all(located(folder, file) is not None for file in source.files):

