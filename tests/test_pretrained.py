@@ -32,8 +32,6 @@ def pip(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tool = home / "bin" / "python"
     setting = f'export PATH=/usr/bin:/bin BASE="{home}"'
     tool.write_text(f'#!/bin/sh\n{setting}\necho "$*" >> "$BASE/calls.txt"\ncp "$BASE"/*.whl .\n')
-        f'#!/bin/sh\nexport PATH=/usr/bin:/bin\necho "$*" >> "{home}/calls.txt"\ncp "{home}"/*.whl .\n'
-    )
     tool.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tool))
     return home
