@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -56,6 +56,7 @@ def assert_same_totals(a: Run, b: Run) -> None:
         assert all(torch.equal(one.arrivals[name], two.arrivals[name]) for name in one.arrivals)
 
 
+@example(seed=117844, kind=KINDS[0], steps=None, loops=True, handover=Fresh())  # an outer product over time
 @settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**6),

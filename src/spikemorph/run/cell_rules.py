@@ -118,12 +118,14 @@ class Draft:
         axes = [self.graph.by_name[name].element_axis for name in node.inputs]
         if all(axis is None for axis in axes):
             return not isinstance(node.op, ops.Pad) and not self._repeats(node)
-        return any(
-            axis is not None
-            and (edge.before[axis] > 1 or not isinstance(node.op, ops.Add | ops.Mul))
-            and AXES[type(node.op)](edge).get(axis) != node.element_axis
-            for axis, edge in zip(axes, edges(self.graph, node), strict=True)
-        )
+        both, across, along = isinstance(node.op, ops.Add | ops.Mul), False, False
+        for axis, edge in zip(axes, edges(self.graph, node), strict=True):
+            if axis is None:
+                continue
+            follows = AXES[type(node.op)](edge).get(axis) == node.element_axis
+            across |= not follows and (edge.before[axis] > 1 or not both)
+            along |= both and follows  # an outer product over time goes along one factor, whole in the other
+        return across and not along
 
     def _repeats(self, node: Node) -> bool:
         """Whether a node repeats one single entry along its element axis."""
