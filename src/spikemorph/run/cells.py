@@ -14,6 +14,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from spikemorph.evaluate.intervals import intervals
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Dialect, Graph, Node
 from spikemorph.ir.shapes import infer
@@ -167,7 +168,13 @@ def _range(graph: Graph, node: Node) -> tuple[int, int]:
     for name in node.inputs:
         source = graph.by_name[name]
         op = source.op.cell if isinstance(source.op, ops.Recurrence) else source.op
-        ranges.append((op.lo, op.hi) if isinstance(op, ops.Input | ops.Neuron) else _range(graph, source))
+        if isinstance(op, ops.Input | ops.Neuron):
+            ranges.append((op.lo, op.hi))
+        elif isinstance(op, ops.MaxPool | ops.AMax | ops.Permute | ops.Reshape | ops.Slice | ops.Concat):
+            ranges.append(_range(graph, source))
+        else:
+            lo, hi = intervals(graph)[name]
+            ranges.append((int(lo.min()), int(hi.max())))
     return min(0, *(lo for lo, _ in ranges)), max(0, *(hi for _, hi in ranges))
 
 
