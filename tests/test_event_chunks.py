@@ -14,7 +14,7 @@ from graphs import network, random_counts, random_integer_graph
 from recurrent_graphs import assert_same_run, random_recurrent_graph, same
 from spikemorph.convert.lossless import convert
 from spikemorph.data import Split
-from spikemorph.errors import MissingData
+from spikemorph.errors import GraphError, MissingData
 from spikemorph.evaluate.encode import input_counts
 from spikemorph.evaluate.integers import evaluate_counts
 from spikemorph.recipes import RECIPES
@@ -25,6 +25,7 @@ from spikemorph.run.event.compose import composed
 from spikemorph.run.event.whole import Task
 from spikemorph.run.handover import Delta, Fresh
 from spikemorph.run.record import Everything, LayerSpikes, Outputs, SpikeCounts
+from spikemorph.run.reference import Reference
 from test_stream import reading
 
 LONG = {"s-mnist-784"}
@@ -141,3 +142,23 @@ def test_a_scale_behind_a_linear_layer_goes_into_its_weights() -> None:
     same(event.raw, dense.raw, "raw")
     for left, right in zip(event.work, dense.work, strict=True):
         same(left.arrivals, right.arrivals, "work")
+
+
+@pytest.mark.parametrize("seed", [117844, 1005095, 1010996, 2012723])
+@pytest.mark.parametrize("handover", [Fresh(), Delta()])
+def test_time_along_two_axes_and_pools_over_sums(seed: int, handover: Fresh | Delta) -> None:
+    """Outer products over time, neurons on transposed sequences, held counts of pools over scaled inputs."""
+    rng = np.random.default_rng(seed)
+    graph = random_recurrent_graph(rng)
+    net, counts = network(graph), random_counts(rng, graph, 3)
+    rest = evaluate_counts(graph, counts)
+    for engine in (Reference(), Dense(), Event()):
+        run = engine.run(net, counts, steps=None, record=(), handover=handover)
+        same(run.raw, {name: rest[name].long() for name in run.raw}, "raw")
+
+
+def test_a_pool_that_turns_time_is_refused() -> None:
+    rng = np.random.default_rng(1006381)
+    graph = random_recurrent_graph(rng)
+    with pytest.raises(GraphError, match="keep the axis of time"):
+        Dense().run(network(graph), random_counts(rng, graph, 2), steps=None, record=())

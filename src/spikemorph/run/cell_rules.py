@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spikemorph.evaluate.recurrent import taken
 from spikemorph.ir import ops
-from spikemorph.ir.elements import AXES, Sources, edges
+from spikemorph.ir.elements import AXES, Edge, Sources, edges
 from spikemorph.ir.graph import Graph, Node
 from spikemorph.ir.shapes import infer
 from spikemorph.ir.table import OpTable
@@ -186,8 +186,27 @@ LOCAL: OpTable[Rule] = OpTable(
 
 def _one(draft: Draft, node: Node, elements: Elements, op: ops.Op) -> list[Part]:
     """The op on what these elements read."""
-    inputs = tuple(draft.read(node, slot, elements) for slot in range(len(node.inputs)))
+    inputs = tuple(
+        _across(draft, node, edge, elements, draft.read(node, edge.slot, elements))
+        for edge in edges(draft.graph, node)
+    )
     return [Part(draft.add(node.name, op, inputs, node), elements)]
+
+
+ELEMENTWISE = (ops.Neuron, ops.Readout, ops.Scale, ops.Add, ops.Mul)
+
+
+def _across(draft: Draft, node: Node, edge: Edge, elements: Elements, local: str) -> str:
+    """Of an input whose time lies along another axis than the result's: what these elements need of it."""
+    source, links = draft.graph.by_name[node.inputs[edge.slot]], AXES[type(node.op)](edge)
+    if node.element_axis is None or source.element_axis is None or not isinstance(node.op, ELEMENTWISE):
+        return local
+    own = [axis for axis, result in links.items() if result == node.element_axis]
+    if not own or own[0] == source.element_axis or len(elements) == edge.before[own[0]]:
+        return local
+    to = f"{node.name}.in{edge.slot}.at"
+    cuts = [draft.add(f"{to}{j}", ops.Slice(own[0], j, j + 1), (local,), source) for j in elements]
+    return cuts[0] if len(cuts) == 1 else draft.add(to, ops.Concat(own[0]), tuple(cuts), source)
 
 
 @LOCAL.rule(ops.Linear, ops.Scale, ops.Add, ops.Mul, ops.Neuron, ops.Readout, ops.AMax, ops.Permute)

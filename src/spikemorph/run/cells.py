@@ -14,6 +14,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from spikemorph.errors import GraphError
 from spikemorph.evaluate.intervals import intervals
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Dialect, Graph, Node
@@ -139,6 +140,7 @@ def _cell(timing: Schedule, now: int, shared: dict[Hashable, Graph], buffered_in
             recurrent[node.name] = f"{node.name}.held"
         if active and not isinstance(node.op, ops.Input):
             parts = LOCAL[type(node.op)](draft, node, active)
+            _check_extent(draft, node, parts)
             found = readouts if isinstance(node.op, ops.Readout) else emitters
             found += [Port(part.local, node.name, part.elements) for part in parts]
             draft.stock[node.name].extend(parts)
@@ -149,6 +151,20 @@ def _cell(timing: Schedule, now: int, shared: dict[Hashable, Graph], buffered_in
     graph = _graph(draft, shared)
     layout = _layout(draft, (*draft.inputs, *emitters, *readouts))
     return Cell(graph, tuple(draft.inputs), tuple(emitters), tuple(readouts), recurrent, layout)
+
+
+def _check_extent(draft: Draft, node: Node, parts: list[Part]) -> None:
+    """Every part holds as many elements as it says; it does not where time crosses into another axis."""
+    shapes = {each.name: each.shape for each in draft.nodes}
+    axis = node.element_axis
+    if axis is None or all(shapes[part.local][axis] == len(part.elements) for part in parts):
+        return
+    raise GraphError(
+        where=f"'{node.name}', {node.origin}",
+        got="a sequence whose time lies along one axis in front of it and along another one behind it",
+        known="neurons and pools over sequences keep the axis of time",
+        do="permute before the first recurrence, or pool over positions only",
+    )
 
 
 def _input(draft: Draft, node: Node, port: Port) -> None:
