@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -25,6 +25,7 @@ from recurrent_graphs import (
     samples,
 )
 from spikemorph.convert.network import Encoding, Graded, Spike, SpikingNetwork, Ternary
+from spikemorph.errors import DataError
 from spikemorph.evaluate.encode import input_counts
 from spikemorph.run.dense import Dense
 from spikemorph.run.event import Event
@@ -83,12 +84,17 @@ def test_a_thousand_elements(spike: Spike, handover: Handover) -> None:
 
 
 @settings(max_examples=6)
+@example(how=How(units=1, features=1, behind="all"), kind=KINDS[0], elements=264, seed=130804)
 @given(how=hows(), kind=st.sampled_from(KINDS), elements=st.integers(200, 1000), seed=st.integers(0, 10**6))
 def test_any_network_over_long_sequences(
     how: How, kind: tuple[Spike, Encoding], elements: int, seed: int
 ) -> None:
     """Random fronts, layers, directions, states: fresh = delta = QNN after hundreds of elements."""
-    net, counts = converted(replace(how, elements=elements), kind, seed)
+    try:
+        net, counts = converted(replace(how, elements=elements), kind, seed)
+    except DataError as error:  # a random ReLU state may grow beyond any float: then there is no unit
+        assume("NaN or infinite" not in str(error))
+        raise
     for handover in WAYS:
         run = Event().run(net, counts, steps=None, record=(SpikeCounts(),), handover=handover)
         assert_at_rest(run, net.graph, counts)
