@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from spikemorph.data.folders import roots
 from spikemorph.errors import DataError, MissingData
@@ -54,3 +54,20 @@ class Archive:
                 do="fetch the file again; results on other data do not compare",
             )
         return path
+
+    def pillow(self) -> Any:
+        """The module that decodes its images.
+
+        Raises:
+            MissingData: Pillow is not installed.
+        """
+        try:
+            from PIL import Image
+        except ImportError as error:
+            raise MissingData(
+                where=f"data set {self.name}",
+                got="Pillow is not installed",
+                known="Pillow decodes its JPEG files",
+                do="pip install 'spikemorph[vision]'",
+            ) from error
+        return Image

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from spikemorph.data.archive import Archive
 from spikemorph.data.dataset import Dataset, Split
 from spikemorph.data.pixels import unit_range
-from spikemorph.errors import MissingData
 
 ARCHIVE = Archive(
     name="cifar10",
@@ -58,21 +57,13 @@ def _decoded(
     path: Path,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_], tuple[str, ...]]:
     """Images [60000, 32, 32, 3], labels, which are training images, names of the classes."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingData(
-            where="data set cifar10",
-            got="Pillow is not installed",
-            known="Pillow decodes its JPEG files",
-            do="pip install 'spikemorph[vision]'",
-        ) from error
+    decoder = ARCHIVE.pillow()
     with np.load(path) as archive:
         content = {name: archive[name] for name in archive.files}
     files, ends = content["jpeg"].tobytes(), [0, *content["end"].tolist()]
     images = np.empty((len(ends) - 1, 32, 32, 3), dtype=np.uint8)
     for i in range(len(images)):
-        with Image.open(io.BytesIO(files[ends[i] : ends[i + 1]])) as image:
+        with decoder.open(io.BytesIO(files[ends[i] : ends[i + 1]])) as image:
             images[i] = np.asarray(image.convert("RGB"))
     classes = tuple(str(each) for each in content["classes"])
     return images, content["label"], content["train"].astype(bool), classes

@@ -70,16 +70,8 @@ def _read(path: Path, labels: list[int]) -> tuple[NDArray[np.uint8], tuple[str, 
 
 
 def _cropped(content: IO[bytes] | None) -> NDArray[np.uint8]:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingData(
-            where="data set imagenet-photos",
-            got="Pillow is not installed",
-            known="Pillow decodes its JPEG files",
-            do="pip install 'spikemorph[vision]'",
-        ) from error
+    decoder = ARCHIVE.pillow()
     source: Any = content
-    with Image.open(source) as image:
+    with decoder.open(source) as image:
         left, top = (round((size - CROP) / 2) for size in image.size)
         return np.asarray(image.convert("RGB").crop((left, top, left + CROP, top + CROP)), dtype=np.uint8)
