@@ -277,6 +277,8 @@ def assert_same(a: Graph, b: Graph) -> None:
         other = right[name]
         assert (tensor.dtype, tensor.shape) == (other.dtype, other.shape)
         assert bits(tensor) == bits(other)
+    assert a.units.keys() == b.units.keys()
+    assert all(torch.equal(a.units[name], b.units[name]) for name in a.units)
 
 
 def bits(tensor: torch.Tensor) -> bytes:

@@ -50,6 +50,16 @@ def test_the_same_graph_makes_the_same_file(tmp_path, make):
     assert read(tmp_path / "a")[1:] == ("graph", {})
 
 
+def test_units_are_kept_to_the_bit_and_do_not_enter_the_hash(tmp_path):
+    units = {"spikes": torch.tensor([[0.1], [1 / 3]], dtype=torch.float64)}
+    graph = replace(integer_graph(), units=units)
+    write(tmp_path / "a", graph, "graph", {})
+    assert_same(graph, read(tmp_path / "a")[0])
+    assert graph_hash(graph) == graph_hash(integer_graph())
+    with pytest.raises(GraphError, match="unit of 'spikes'"):
+        write(tmp_path / "b", replace(graph, units={"spikes": -units["spikes"]}), "graph", {})
+
+
 @pytest.mark.parametrize(("most", "size"), [(127, 1), (128, 2), (2**15, 4), (2**31, 8)])
 def test_whole_numbers_take_as_little_room_as_they_can(tmp_path, most, size):
     graph = integer_graph()

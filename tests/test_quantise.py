@@ -67,6 +67,7 @@ def test_at_fine_levels_the_integer_graph_is_the_float_graph(seed: int) -> None:
         got = got if op.offset is None else got + integer.tensors[op.offset]
         scale = wanted[name].abs().max().clamp(min=1e-6)
         assert float((got - wanted[name]).abs().max() / scale) < 0.08, name
+    assert integer.units.keys() == {node.name for node in integer.neurons}
 
 
 @settings(max_examples=30)

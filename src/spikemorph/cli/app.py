@@ -10,10 +10,13 @@ import typer
 
 from spikemorph.cli import bench as benches
 from spikemorph.cli import energy as energy_command
+from spikemorph.cli import run as run_command
 from spikemorph.cli import work
+from spikemorph.cli.against import Against, float_file
 from spikemorph.cli.output import say
 from spikemorph.data import Split
 from spikemorph.errors import SpikemorphError
+from spikemorph.measure.layers import THRESHOLD
 
 app = typer.Typer(
     name="spikemorph",
@@ -91,11 +94,15 @@ def convert(
     samples: Annotated[int, typer.Option(help="Calibration samples.")] = 512,
     batch_axis: BatchAxis = 0,
     qnn: Annotated[Path | None, typer.Option(help="Write the quantised network (QNN) here, too.")] = None,
+    with_float: Annotated[
+        bool, typer.Option("--float", help="Write the float network beside it, for run --layers.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Capture, quantise and convert a trained model."""
     settings = work.Settings(levels, weight_bits, spike, per_channel, observer, spike_input, batch_axis)
-    raise typer.Exit(work.convert(model, weights, (data, samples), settings, (out, qnn), as_json=json))
+    targets = work.Targets(out, qnn, float_file(out) if with_float else None)
+    raise typer.Exit(work.convert(model, weights, (data, samples), settings, targets, as_json=json))
 
 
 @app.command()
@@ -125,14 +132,26 @@ def run(
     steps: Annotated[
         int | None, typer.Option(help="Exactly so many steps (an element); default: until quiescent.")
     ] = None,
-    layers: Annotated[bool, typer.Option("--layers", help="Spikes of every layer.")] = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Spikes and errors of every layer, and which one breaks first.")
+    ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Float network to compare with: a model, or what convert --float wrote."),
+    ] = None,
+    weights: Weights = None,
+    batch_axis: BatchAxis = 0,
+    threshold: Annotated[
+        float, typer.Option(help="Relative error that a layer may add before it is called broken.")
+    ] = THRESHOLD,
     engine: Engine = "event",
     handover: HandoverName = "fresh",
     json: Json = False,
 ) -> None:
     """Simulate a network and print accuracy, steps, spikes and operations."""
     chosen = work.Chosen(network, data, split, samples, engine, handover)
-    raise typer.Exit(work.run(chosen, steps, layers=layers, as_json=json))
+    wanted = run_command.Wanted(steps, layers, Against(against, weights, batch_axis), threshold)
+    raise typer.Exit(run_command.run(chosen, wanted, as_json=json))
 
 
 @app.command()

@@ -19,19 +19,16 @@ from spikemorph.convert.lossless import convert as convert_graph
 from spikemorph.convert.network import Analog, Spikes, SpikingNetwork
 from spikemorph.data import Split
 from spikemorph.errors import FileError, UsageError
-from spikemorph.evaluate.encode import saturated
 from spikemorph.evaluate.intervals import accumulator_bounds
 from spikemorph.files import atomic_text, check_target
 from spikemorph.ir.graph import Dialect, Graph
 from spikemorph.ir.ops import Neuron
 from spikemorph.ir.store import graph_hash
-from spikemorph.measure.operations import synaptic_operations
 from spikemorph.passes.inspection import inspect as inspect_model
 from spikemorph.passes.levels import LeastSquares, Levels, Max, Observer, Percentile, PerChannel, PerTensor
 from spikemorph.quantise import quantise
 from spikemorph.recipes import RECIPES
 from spikemorph.recipes.digits import demo as run_demo
-from spikemorph.recipes.result import accuracy
 from spikemorph.run.default import Engine
 from spikemorph.run.dense import Dense
 from spikemorph.run.event import Event
@@ -39,13 +36,10 @@ from spikemorph.run.handover import Delta, Fresh, Handover
 from spikemorph.run.reference import Reference
 from spikemorph.run.result import Run
 from spikemorph.run.schedule import schedule
-from spikemorph.run.simulate import simulate
 from spikemorph.verify.bounds import integer_type, steps_bound
-from spikemorph.verify.certificate import Certificate, analog_inputs, emitters, spike_kind
+from spikemorph.verify.certificate import Certificate, analog_inputs, spike_kind
 from spikemorph.verify.certificate import recheck as recheck_certificate
 from spikemorph.verify.certificate import verify as verify_network
-
-CHUNK = 100
 
 
 @final
@@ -71,6 +65,28 @@ class Settings:
     def to_method(self) -> Lossless:
         """The conversion."""
         return Lossless(parse_spike(self.spike), Spikes() if self.spike_input else Analog())
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The files that `convert` writes; None: not that one."""
+
+    network: Path
+    qnn: Path | None
+    float_network: Path | None
+
+    def check(self) -> None:
+        """All can be written, before any work and before one is written."""
+        others = [path for path in (self.network, self.float_network) if path is not None]
+        taken = {check_target(path) for path in others}
+        if self.qnn is not None and check_target(self.qnn) in taken:
+            raise UsageError(
+                where="--qnn",
+                got=f"{self.qnn}, as --out",
+                known="files of different names",
+                do="give the QNN a name of its own",
+            )
 
 
 @final
@@ -171,13 +187,13 @@ def convert(
     weights: Path | None,
     calibration: tuple[str, int],
     settings: Settings,
-    out: tuple[Path, Path | None],
+    out: Targets,
     *,
     as_json: bool,
 ) -> int:
-    """Capture, quantise, convert and save; the file appears whole or not at all."""
+    """Capture, quantise, convert and save; every file appears whole or not at all."""
     levels, method = settings.to_levels(), settings.to_method()
-    _check_targets(*out)
+    out.check()
     x, _ = load_samples(calibration[0], Split.TRAIN, calibration[1])
     model = load_model(reference, weights)
     output.say(f"capturing {reference}")
@@ -186,24 +202,17 @@ def convert(
     output.say(f"quantising on {len(x)} samples")
     integer = quantise(graph, x, levels)
     network = convert_graph(integer, method)
-    save(network, out[0])
-    if out[1] is not None:
-        save(integer, out[1])
-    summary = {"file": str(out[0]), **_facts(network), "bytes": out[0].stat().st_size}
+    save(network, out.network)
+    if out.qnn is not None:
+        save(integer, out.qnn)
+    if out.float_network is not None:
+        save(graph, out.float_network)
+    summary = {"file": str(out.network), **_facts(network), "bytes": out.network.stat().st_size}
     if as_json:
         output.emit_json(summary)
     else:
-        output.table(str(out[0]), ["", "value"], [[key, str(value)] for key, value in summary.items()])
+        output.table(str(out.network), ["", "value"], [[key, str(value)] for key, value in summary.items()])
     return 0
-
-
-def _check_targets(out: Path, qnn: Path | None) -> None:
-    """Both files can be written, before any work and before either is written."""
-    if qnn is not None and check_target(out) == check_target(qnn):
-        raise UsageError(
-            where="--qnn", got=f"{qnn}, as --out", known="two files", do="give the QNN a name of its own"
-        )
-    check_target(out)
 
 
 def _facts(network: SpikingNetwork) -> dict[str, Any]:
@@ -305,61 +314,6 @@ def _show_certificate(made: Certificate, complaints: tuple[str, ...], notes: lis
         output.show(str(each))
     for each in notes:
         output.show(each)
-
-
-def run(chosen: Chosen, steps: int | None, *, layers: bool, as_json: bool) -> int:
-    """Simulate and summarise."""
-    handover = chosen.passed_on()
-    network, x, y, engine = chosen.load()
-    runs = []
-    with output.Bars() as bars:
-        bar = bars.bar("samples")
-        size = network.graph.samples_at_once(CHUNK)
-        for start in range(0, len(x), size):
-            part = x[start : start + size]
-            runs.append(simulate(network, part, steps=steps, engine=engine, handover=handover))
-            bar(min(start + size, len(x)), len(x))
-    sample_steps = torch.cat([each.element_steps.flatten() for each in runs]).double()
-    spikes = {name: sum(int(each.layer_spikes[name].sum()) for each in runs) for name in runs[0].layer_spikes}
-    neurons = emitters(network)
-    summary: dict[str, Any] = {
-        "samples": len(x),
-        "elements": runs[0].elements,
-        "accuracy": _accuracy([each.output for each in runs], y),
-        "steps_max": int(sample_steps.max()),
-        "steps_mean": float(sample_steps.mean()),
-        "settled": sum(int(each.settled.sum()) for each in runs),
-        "saturated_samples": int(saturated(network.graph, x).sum()),
-        "spikes": sum(spikes.values()),
-        "events": sum(each.events for each in runs),
-        "spikes_per_neuron": sum(spikes.values()) / max(neurons * len(x), 1),
-        "synaptic_operations": sum(synaptic_operations(each) for each in runs) / len(x),
-        "spike_kind": spike_kind(network),
-        "analog_inputs": analog_inputs(network),
-    }
-    if as_json:
-        output.emit_json({**summary, "layers": {name: count / len(x) for name, count in spikes.items()}})
-        return 0
-    output.table(str(chosen.network), ["", "value"], [[key, str(value)] for key, value in summary.items()])
-    if summary["settled"] < len(x):
-        output.show(f"{len(x) - summary['settled']} samples had not settled after {steps} steps an element")
-    if summary["saturated_samples"]:
-        output.show(f"{summary['saturated_samples']} samples reach beyond the input grid and were clipped")
-    if layers:
-        output.table(
-            "spikes a sample", ["layer", "spikes"], [[n, f"{c / len(x):.1f}"] for n, c in spikes.items()]
-        )
-    return 0
-
-
-def _accuracy(outputs: list[Any], y: Tensor | None) -> float | None:
-    """Percent, where there are labels and the output is one row of scores a sample."""
-    if y is None or not isinstance(outputs[0], Tensor):
-        return None
-    scores = torch.cat(outputs)
-    if scores.dim() == 1 and not scores.is_floating_point():
-        return 100.0 * float((scores == y).double().mean())
-    return accuracy(scores, y) if scores.dim() == 2 and scores.shape[1] > 1 else None
 
 
 def reproduce(name: str, folder: Path | None, *, evaluate: bool, full: bool, as_json: bool) -> int:

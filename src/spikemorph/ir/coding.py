@@ -138,7 +138,8 @@ def whole(value: Any, where: str) -> int:
     return int(value)
 
 
-def _real(value: Any, where: str) -> float:
+def real(value: Any, where: str) -> float:
+    """The value, a finite number."""
     fits = isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool))
     expect(fits and abs(value) <= FARTHEST, where, value, "a finite number")
     return float(value)
@@ -161,7 +162,7 @@ def listed(value: Any, where: str) -> list[Any]:
     return list(value)
 
 
-READERS: Mapping[Any, Callable[[Any, str], Any]] = {int: whole, float: _real, bool: _truth, str: string}
+READERS: Mapping[Any, Callable[[Any, str], Any]] = {int: whole, float: real, bool: _truth, str: string}
 
 
 # ---------------------------------------------------------------- structure

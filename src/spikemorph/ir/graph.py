@@ -67,6 +67,8 @@ class Graph:
     Args:
         outputs: node names, in the order of `structure`'s leaves.
         structure: nesting of the module's outputs.
+        units: what one count of an emitting node stands for, float64, broadcasts against its shape (integer
+            dialect, where known). Nothing that runs reads them, and the hash does not cover them.
     """
 
     dialect: Dialect
@@ -74,6 +76,7 @@ class Graph:
     outputs: tuple[str, ...]
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     structure: Structure = Leaf(0)
+    units: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def by_name(self) -> Mapping[str, Node]:

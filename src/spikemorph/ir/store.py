@@ -1,7 +1,8 @@
 """Graphs in one safetensors file: a JSON header, tensors, no code.
 
 The header is the metadata entry "spikemorph": {"format", "kind", "dialect", "nodes", "outputs", "structure",
-"hash", "extra"}. Whole numbers are stored in the narrowest integer type that holds a tensor's values.
+"hash", "extra"} and perhaps "units". Whole numbers are stored in the narrowest integer type that holds a
+tensor's values.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from spikemorph.ir.coding import (
 )
 from spikemorph.ir.graph import Dialect, Graph
 from spikemorph.ir.verify import DEEPEST, named_tensors, used_tensors, verify
+from spikemorph.ir.worth import decode_units, encode_units
 
 Kind = Literal["graph", "network"]
 KINDS: tuple[Kind, ...] = typing.get_args(Kind)
@@ -45,6 +47,7 @@ FORMAT = 1
 
 ENTRY = "spikemorph"
 ENTRIES = frozenset(("format", "kind", "dialect", "nodes", "outputs", "structure", "hash", "extra"))
+UNITS = "units"
 
 NARROW = (torch.int8, torch.int16, torch.int32)
 MOST = 2**40
@@ -66,7 +69,7 @@ def write(path: Path | str, graph: Graph, kind: Kind, extra: Mapping[str, JSON])
         FileError: the file cannot be written.
     """
     verify(graph)
-    header = {
+    header: dict[str, JSON] = {
         "format": FORMAT,
         "kind": kind,
         "dialect": graph.dialect.value,
@@ -76,6 +79,8 @@ def write(path: Path | str, graph: Graph, kind: Kind, extra: Mapping[str, JSON])
         "hash": graph_hash(graph),
         "extra": extra,
     }
+    if graph.units:
+        header[UNITS] = encode_units(graph.units)
     tensors = {_key(name): _narrowed(tensor) for name, tensor in used_tensors(graph).items()}
     metadata = {ENTRY: _canonical(header)}
 
@@ -118,7 +123,7 @@ def read(path: Path | str) -> tuple[Graph, Kind, dict[str, Any]]:
 def graph_hash(graph: Graph) -> str:
     """SHA-256, in hex, of what the graph computes: its ops, wiring, structure and every tensor they name.
 
-    Origins, the order of tensors and tensors that no node names do not enter.
+    Origins, units, the order of tensors and tensors that no node names do not enter.
     """
     description = {
         "dialect": graph.dialect.value,
@@ -184,7 +189,7 @@ def _header(metadata: Mapping[str, str] | None) -> dict[str, Any]:
             do="upgrade spikemorph",
         )
     expect(version == FORMAT, "format", version, f"{FORMAT}")
-    expect(header.keys() == ENTRIES, "the set of entries", sorted(header), f"{sorted(ENTRIES)}")
+    expect(header.keys() - {UNITS} == ENTRIES, "the set of entries", sorted(header), f"{sorted(ENTRIES)}")
     expect(header["kind"] in KINDS, "kind", header["kind"], f"one of {KINDS}")
     expect(isinstance(header["extra"], dict), "extra", header["extra"], "an object")
     return dict(header)
@@ -205,7 +210,7 @@ def _graph(header: Mapping[str, Any], load: Callable[[set[str]], dict[str, Tenso
     outputs = tuple(string(name, "an output") for name in listed(header["outputs"], "outputs"))
     structure = decode_structure(header["structure"])
     tensors = load({name for node in nodes for name in named_tensors(node.op).values()})
-    return Graph(dialects[dialect], nodes, outputs, tensors, structure)
+    return Graph(dialects[dialect], nodes, outputs, tensors, structure, decode_units(header.get(UNITS, {})))
 
 
 # ---------------------------------------------------------------- tensors

@@ -14,6 +14,7 @@ from spikemorph.ir import ops
 from spikemorph.ir.graph import Dialect, Graph, Node
 from spikemorph.ir.shapes import infer
 from spikemorph.ir.structure import Items, Leaf, Named, Structure
+from spikemorph.ir.worth import check_units
 
 ALLOWED: Mapping[Dialect, frozenset[type]] = {
     Dialect.FLOAT: ops.FLOAT_OPS,
@@ -100,6 +101,7 @@ def verify(graph: Graph) -> None:
         earlier[node.name] = node
     _check_inputs(graph)
     _check_outputs(graph)
+    check_units(graph)
 
 
 def _demand(holds: bool, node: Node, got: str, known: str, do: str = DO) -> None:

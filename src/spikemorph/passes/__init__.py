@@ -23,16 +23,22 @@ def plan(graph: Graph, levels: Levels) -> Graph:
     Raises:
         GraphError: a pass broke its promise (a bug).
     """
+    last = Pass("insert_identities", lambda each: insert_identities(each, levels))
+    return run_passes(graph, (*_passes(levels), last))
+
+
+def plan_without_identities(graph: Graph, levels: Levels) -> Graph:
+    """The same without identity neurons: every other node of `plan` under its name."""
+    return run_passes(graph, _passes(levels))
+
+
+def _passes(levels: Levels) -> tuple[Pass, ...]:
     averages = (ops.AvgPool, ops.AdaptiveAvgPool, ops.Mean, ops.Upsample)
-    return run_passes(
-        graph,
-        (
-            Pass("prune", prune),
-            Pass("lower_batch_norms", lower_batch_norms, (ops.BatchNorm,)),
-            Pass("lower_averages", lower_averages, averages),
-            Pass("flatten_adds", flatten_adds),
-            Pass("pools_behind_activations", pools_behind_activations),
-            Pass("fuse_elementwise", lambda each: fuse_elementwise(each, levels), (ops.Elementwise,)),
-            Pass("insert_identities", lambda each: insert_identities(each, levels)),
-        ),
+    return (
+        Pass("prune", prune),
+        Pass("lower_batch_norms", lower_batch_norms, (ops.BatchNorm,)),
+        Pass("lower_averages", lower_averages, averages),
+        Pass("flatten_adds", flatten_adds),
+        Pass("pools_behind_activations", pools_behind_activations),
+        Pass("fuse_elementwise", lambda each: fuse_elementwise(each, levels), (ops.Elementwise,)),
     )

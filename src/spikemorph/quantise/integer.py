@@ -93,9 +93,15 @@ def integer_graph(network: QuantisedNetwork) -> Graph:
         graph.structure,
     )
     made = _marked(with_element_axes(made), draft.placed)
+    made = replace(made, units=_units(made, draft.cells))
     verify(made)
     _check_bounds(made)
     return made
+
+
+def _units(graph: Graph, cells: Mapping[str, Cell]) -> dict[str, Tensor]:
+    """What one count of each neuron stands for."""
+    return {node.name: cells[node.name].unit.detach().double().clone() for node in graph.neurons}
 
 
 def _marked(graph: Graph, placed: Mapping[str, set[int]]) -> Graph:
