@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 import spikemorph as sm
 from spikemorph.errors import GraphError, UsageError
 from spikemorph.evaluate.floats import evaluate_float
-from spikemorph.ir import ops
 from spikemorph.ir.graph import Graph
 from spikemorph.levels import Levels, Max, Override, PerChannel
 from spikemorph.measure.beside import lay_beside
@@ -90,10 +88,9 @@ def test_the_float_network_in_the_shape_of_the_integer_one_is_itself(seed: int, 
     with torch.no_grad():
         beside.walk(x, seen.setdefault)
     wanted = evaluate_float(graph, x)
-    for name in sources_of_outputs(graph):
-        matching = [seen[node.name] for node in integer.readouts if node.name.startswith(name)]
+    for name, readout in zip(sources_of_outputs(graph), sources_of_outputs(integer), strict=True):
         scale = wanted[name].abs().max().clamp(min=1e-6)
-        assert any(bool(((each - wanted[name]).abs() / scale).max() < 1e-3) for each in matching)
+        assert float(((seen[readout] - wanted[name]).abs() / scale).max()) < 1e-3
     assert set(seen) >= {node.name for node in integer.neurons}
 
 
@@ -105,10 +102,10 @@ def test_at_rest_nothing_is_unsettled_and_fine_grids_add_little(seed: int) -> No
     made = layer_errors(network, x, graph)
     for layer in made.layers:
         assert layer.unsettled == 0
-        assert layer.error == layer.quantisation
-        assert layer.added == layer.quantisation_added
+        assert layer.error == pytest.approx(layer.quantisation)
+        assert layer.added == pytest.approx(layer.quantisation_added)
         assert layer.added is not None
-        assert layer.added < 0.08, layer
+        assert layer.added < 0.08 or layer.silent_float == 1, layer  # nothing is left of x - x
 
 
 # ---------------------------------------------------------------- the culprit is found
@@ -247,9 +244,31 @@ def test_every_identity_neuron_has_its_float_twin() -> None:
     for layer in found:
         assert layer.added is not None
         assert 0.02 < layer.added < 0.3
-    assert np.isfinite([layer.error for layer in made.layers]).all()
-    assert any(isinstance(node.op, ops.Neuron) and node.op.identity for node in made_graph(graph, x).neurons)
+    # What stands behind one is judged by what it was given, the rounded value.
+    assert made.layers[-1].added is not None
+    assert made.layers[-1].added < 0.01
 
 
-def made_graph(graph: Graph, x: Tensor) -> Graph:
-    return sm.quantise(graph, x, Levels(activation=255, identity=7))
+@pytest.mark.parametrize("model", [nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1), nn.AvgPool2d(2)])
+def test_behind_an_identity_neuron_and_an_affine_map_nothing_is_added(model: nn.Module) -> None:
+    """Batch norm behind a pool of sums has no node in the integer graph."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+            self.inner, self.norm = model, nn.BatchNorm2d(4)
+            self.out = nn.Conv2d(4, 2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.norm(self.inner(self.a(x) + self.b(self.a(x)))))
+
+    torch.manual_seed(3)
+    net = Net().eval()
+    net.norm.running_mean += 0.5
+    x = torch.randn(20, 1, 8, 8)
+    graph = sm.capture(net, x[:2])
+    made = layer_errors(sm.convert(sm.quantise(graph, x, Levels(activation=255, identity=7))), x, graph)
+    assert "identity" in {layer.kind for layer in made.layers}
+    assert made.layers[-1].added is not None
+    assert made.layers[-1].added < 0.01

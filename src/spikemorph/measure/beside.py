@@ -102,15 +102,16 @@ def lay_beside(float_graph: Graph, graph: Graph) -> Beside:
 def _with_identities(planned: Graph, graph: Graph) -> Graph:
     """Identities where the integer graph has them, between the very nodes between which it has them."""
     guarded = {
-        (reader, name)
+        (reader, source)
         for node in graph.nodes
-        for position, source in enumerate(node.inputs)
+        for source in node.inputs
         if source.endswith(IDENTITY)
-        for reader, name in _edges(planned, graph, node, position)
+        for reader in _readers(planned, graph, node)
     }
     made: list[Node] = []
     for node in planned.nodes:
-        guards = {name: f"{name}{IDENTITY}" for name in node.inputs if (node.name, name) in guarded}
+        guards = {name: f"{name}{IDENTITY}" for name in node.inputs}
+        guards = {name: guard for name, guard in guards.items() if (node.name, guard) in guarded}
         made.append(replace(node, inputs=tuple(guards.get(name, name) for name in node.inputs)))
         guard = graph.by_name.get(f"{node.name}{IDENTITY}")
         if guard is not None and isinstance(guard.op, ops.Neuron):
@@ -119,33 +120,11 @@ def _with_identities(planned: Graph, graph: Graph) -> Graph:
     return planned.with_nodes(made)
 
 
-def _edges(planned: Graph, graph: Graph, node: Node, position: int) -> list[tuple[str, str]]:
-    """Edges (reader, value) of the planned graph that an edge behind an identity neuron stands for."""
-    stem = node.inputs[position].removesuffix(IDENTITY)
-    readers = [(node.name, position)] if node.name in planned.by_name else _readers(planned, graph, node)
-    edges = []
-    for name, place in readers:
-        reader = planned.by_name[name]
-        value = reader.inputs[place]
-        while value != stem and isinstance(planned.by_name[value].op, ops.Affine):
-            # An affine map went into units and offsets: the integer graph has no node for it.
-            reader = planned.by_name[value]
-            (value,) = reader.inputs
-        if value == stem:
-            edges.append((reader.name, stem))
-    return edges
-
-
-def _readers(planned: Graph, graph: Graph, node: Node) -> list[tuple[str, int]]:
-    """Who reads a node that the planned graph does not have, and at which place."""
-    found: list[tuple[str, int]] = []
-    for user in graph.consumers[node.name]:
-        places = [place for place, name in enumerate(user.inputs) if name == node.name]
-        if user.name in planned.by_name:
-            found += [(user.name, place) for place in places]
-        else:
-            found += _readers(planned, graph, user)
-    return found
+def _readers(planned: Graph, graph: Graph, node: Node) -> tuple[str, ...]:
+    """The node, or where the planned graph has none of its name, those behind it that it has."""
+    if node.name in planned.by_name:
+        return (node.name,)
+    return tuple(name for user in graph.consumers[node.name] for name in _readers(planned, graph, user))
 
 
 def _check(planned: Graph, graph: Graph) -> None:
