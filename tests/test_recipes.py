@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,12 @@ import torch
 from torch import nn
 
 import spikemorph as sm
-from spikemorph.cli import work
+from spikemorph.cli import output, work
 from spikemorph.convert.lossless import convert
 from spikemorph.data import Split, load
 from spikemorph.errors import FileError, MissingData
 from spikemorph.evaluate.intervals import accumulator_bounds
+from spikemorph.ir.store import graph_hash
 from spikemorph.measure.operations import fan_out, macs, synaptic_operations
 from spikemorph.recipes import RECIPES
 from spikemorph.recipes.digits import NETWORKS, PlainNet, demo_network
@@ -151,6 +154,32 @@ def test_a_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
             checkpoint=tmp_path / "a.pt",
             report=lambda line: None,
         )
+
+
+def test_methods_are_shown_over_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    committed = json.loads((RESULTS / "fashion-mnist.json").read_text())
+    plain = Result(**committed)
+    output.show_results("one", [plain])
+    assert "by method" not in capsys.readouterr().out
+    by_method = {"rate": {"8": 10.25}, "lossless": {"8": 80.5, "quiescent": 90.0}}
+    output.show_results("two", [replace(plain, by_method=by_method, loss={"8": 9.75})])
+    shown = capsys.readouterr().out
+    lines = [re.sub("[│┃|]", " ", line).split() for line in shown.splitlines()]
+    for row in (["8", "quiescent"], ["rate", "10.25"], ["lossless", "80.50", "90.00"], ["lost", "9.75"]):
+        assert row in lines, row
+
+
+def test_a_recipe_may_start_from_the_float_network_of_another(tmp_path: Path) -> None:
+    def no_fit(folder: Path, report: Callable[[str], None]) -> Trained:
+        raise AssertionError
+
+    theirs = RECIPES["fashion-mnist"]
+    ours = Recipe("ours", 3, 4, no_fit, theirs.measure, theirs.data, source="fashion-mnist")
+    assert graph_hash(ours.graph(None, "float")) == graph_hash(theirs.graph(None, "float"))
+    with pytest.raises(FileError, match="ours.qnn"):
+        ours.graph(None, "qnn")
+    with pytest.raises(FileError, match="ours.float"):
+        ours.graph(tmp_path, "float")
 
 
 def test_a_recipe_goes_from_training_to_its_result(tmp_path: Path) -> None:

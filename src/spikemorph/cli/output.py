@@ -121,3 +121,18 @@ def show_results(title: str, results: Sequence[Result]) -> None:
     """One column a network, one row a measure."""
     rows = [[name, *(field(each) for each in results)] for name, field in FIELDS]
     table(title, ["", *(each.recipe for each in results)], rows)
+    for each in results:
+        if each.by_method:
+            table(f"{each.recipe}: {each.metric} by method after so many steps", *_by_method(each))
+
+
+def _by_method(result: Result) -> tuple[list[str], list[list[str]]]:
+    """One column a number of steps, one row a method; then what is lost by the method that was chosen."""
+    columns = list(dict.fromkeys(key for values in result.by_method.values() for key in values))
+    named = {**result.by_method, "lost": result.loss, "lost, graded": result.loss_graded}
+    rows = [
+        [name, *(f"{values[key]:.2f}" if key in values else "" for key in columns)]
+        for name, values in named.items()
+        if values
+    ]
+    return ["", *columns], rows

@@ -50,6 +50,7 @@ class Recipe:
         measure: a case to its result; `full` asks for everything, however long.
         data: a part of its data set, as the network takes it.
         module: the float network as a torch module, untrained; None: only its graph is known.
+        source: another recipe whose shipped float network this one starts from; None: its own is shipped.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Recipe:
     measure: Callable[[Case, Progress, bool], Result]
     data: Callable[[Split], Labelled]
     module: Callable[[], nn.Module] | None = None
+    source: str | None = None
 
     @property
     def workplace(self) -> Path:
@@ -92,6 +94,8 @@ class Recipe:
         if folder is not None:
             graph = load(folder / file)
         else:
+            if kind == "float" and self.source is not None:
+                file = f"{self.source}.{kind}.safetensors"
             with resources.as_file(resources.files("spikemorph.recipes") / "networks" / file) as path:
                 graph = load(path)
         if not isinstance(graph, Graph) or graph.dialect is not dialect:

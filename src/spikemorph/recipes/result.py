@@ -37,6 +37,10 @@ class Result:
         elements: recurrent updates one after the other, 1 for feed-forward networks; steps are those of one.
         look_ahead: input elements that an update needs beyond its own share of the sequence.
         handover: how settled counts reach the next element; its spikes are in `spikes_per_neuron`.
+        by_method: where methods are compared: method -> "8", "16", ... steps or "quiescent" -> value.
+        loss: steps or "quiescent" -> points lost against float, with binary or ternary spikes, by the method
+            that calibration data chose.
+        loss_graded: the same with graded spikes.
     """
 
     recipe: str
@@ -71,6 +75,9 @@ class Result:
     energy: dict[str, dict[str, Real | None]]
     seconds: Real
     notes: dict[str, Any] = field(default_factory=dict)
+    by_method: dict[str, dict[str, Real]] = field(default_factory=dict)
+    loss: dict[str, Real] = field(default_factory=dict)
+    loss_graded: dict[str, Real] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
