@@ -176,9 +176,9 @@ def test_a_recipe_may_start_from_the_float_network_of_another(tmp_path: Path) ->
     theirs = RECIPES["fashion-mnist"]
     ours = Recipe("ours", 3, 4, no_fit, theirs.measure, theirs.data, source="fashion-mnist")
     assert graph_hash(ours.graph(None, "float")) == graph_hash(theirs.graph(None, "float"))
-    with pytest.raises(FileError, match="ours.qnn"):
+    with pytest.raises(FileError, match=r"ours\.qnn"):
         ours.graph(None, "qnn")
-    with pytest.raises(FileError, match="ours.float"):
+    with pytest.raises(FileError, match=r"ours\.float"):
         ours.graph(tmp_path, "float")
 
 
