@@ -1,4 +1,4 @@
-"""The command line against the float network: errors by layer."""
+"""The command line against the float network: errors by layer, errors of the outputs over steps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -109,3 +110,46 @@ def test_the_qnn_may_not_take_the_place_of_the_float_network(command: Command, t
     assert code == 2
     assert "give the QNN a name of its own" in err
     assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- over steps
+def test_errors_over_steps_stand_in_a_table(command: Command, net: Path) -> None:
+    code, out, _ = command("run", net, *DIGITS, "--over", "1,4,16", "--json")
+    assert code == 0
+    found = json.loads(out)["over_steps"]
+    assert [row["steps"] for row in found["rows"]] == [1, 4, 16, None]
+    assert found["rows"][-1]["relative"] < found["rows"][0]["relative"]
+    assert found["rows"][-1]["accuracy"] == json.loads(out)["accuracy"]
+    code, out, _ = command("run", net, *DIGITS, "--over", "1,4,16")
+    assert code == 0
+    assert "decoded outputs against the float network" in out
+    assert "at rest" in out
+    assert "acc %" in out
+
+
+def test_regression_has_errors_to_its_targets(command: Command, net: Path, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).uniform(0, 16, size=(5, 1, 8, 8)).astype(np.float32)
+    y = np.random.default_rng(1).normal(size=(5, 10))
+    np.savez(tmp_path / "targets.npz", x=x, y=y)
+    code, out, _ = command("run", net, "--data", tmp_path / "targets.npz", "--over", "4", "--json")
+    assert code == 0
+    assert json.loads(out)["accuracy"] is None
+    over = json.loads(out)["over_steps"]
+    wanted = Small().eval()(torch.from_numpy(x)).detach().double().numpy()
+    assert over["float_to_labels"]["output"] == pytest.approx(((wanted - y) ** 2).mean(), rel=1e-4)
+    assert over["rows"][0]["to_labels"] > 0
+
+
+@pytest.mark.parametrize("steps", ["", "0", "2,1", "1,1", "1,,2", "1.5", "x", "1" * 12])
+def test_a_list_of_steps_rises(command: Command, net: Path, steps: str) -> None:
+    code, out, err = command("run", net, *DIGITS, "--over", steps)
+    assert (code, out) == (2, "")
+    assert "--over: " in err
+
+
+def test_errors_over_steps_need_the_float_network(command: Command, net: Path) -> None:
+    net.with_name("net.float.safetensors").unlink()
+    code, out, err = command("run", net, *DIGITS, "--over", "1")
+    assert (code, out) == (2, "")
+    assert "--over: no float network" in err
+    assert "--against" in err

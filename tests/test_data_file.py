@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
 
@@ -45,6 +46,15 @@ def test_whole_labels_become_int64(tmp_path: Path, dtype: str) -> None:
     assert (y.dtype, y.tolist()) == (torch.int64, [3, 0, 7])
 
 
+@pytest.mark.parametrize("shape", [(3,), (3, 1), (3, 2, 2)])
+def test_targets_of_a_regression_become_float32(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    held = np.linspace(-1, 1, math.prod(shape)).reshape(shape)
+    _, y = load_file(saved(tmp_path, x=np.zeros((3, 2), np.float32), y=held))
+    assert y is not None
+    assert y.dtype == torch.float32
+    assert torch.equal(y, torch.from_numpy(held.astype(np.float32)))
+
+
 ONES = np.ones((3, 2), np.float32)
 NOT_FINITE = np.array([[1, 2], [3, np.nan], [np.inf, 0]], np.float32)
 
@@ -66,7 +76,9 @@ NOT_FINITE = np.array([[1, 2], [3, np.nan], [np.inf, 0]], np.float32)
         ({"x": np.ones((0, 2), np.float32)}, "x of shape [0, 2]: no sample"),
         ({"x": ONES, "y": np.zeros(2, int)}, "y of shape [2] beside 3 samples"),
         ({"x": ONES, "y": np.zeros((3, 1), int)}, "y of shape [3, 1] beside 3 samples"),
-        ({"x": ONES, "y": np.zeros(3)}, "y of dtype float64"),
+        ({"x": ONES, "y": np.zeros(2)}, "y of shape [2] beside 3 samples"),
+        ({"x": ONES, "y": np.float32(1)}, "y of shape [] beside 3 samples"),
+        ({"x": ONES, "y": np.array([0, np.nan, 1])}, "1 of 3 numbers of y not finite, the first, nan"),
         ({"x": ONES, "y": np.zeros(3, bool)}, "y of dtype bool"),
         ({"x": ONES, "y": np.full(3, 2**64 - 1, np.uint64)}, "label 18446744073709551615"),
     ],

@@ -144,13 +144,18 @@ def run(
     threshold: Annotated[
         float, typer.Option(help="Relative error that a layer may add before it is called broken.")
     ] = THRESHOLD,
+    over: Annotated[
+        str | None,
+        typer.Option(help="Errors of the outputs against the float network after these steps: 1,2,4,8."),
+    ] = None,
     engine: Engine = "event",
     handover: HandoverName = "fresh",
     json: Json = False,
 ) -> None:
     """Simulate a network and print accuracy, steps, spikes and operations."""
     chosen = work.Chosen(network, data, split, samples, engine, handover)
-    wanted = run_command.Wanted(steps, layers, Against(against, weights, batch_axis), threshold)
+    compared = Against(against, weights, batch_axis)
+    wanted = run_command.Wanted(steps, layers, compared, threshold, run_command.parse_steps(over))
     raise typer.Exit(run_command.run(chosen, wanted, as_json=json))
 
 

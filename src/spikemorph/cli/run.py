@@ -12,7 +12,11 @@ from spikemorph.cli import output
 from spikemorph.cli.against import HOW, Against
 from spikemorph.cli.work import Chosen
 from spikemorph.convert.network import SpikingNetwork
+from spikemorph.errors import UsageError
 from spikemorph.evaluate.encode import saturated
+from spikemorph.ir.graph import Graph
+from spikemorph.ir.structure import Leaf
+from spikemorph.measure.errors import OutputErrors, output_errors
 from spikemorph.measure.layers import LayerError, LayerErrors, layer_errors
 from spikemorph.measure.operations import synaptic_operations
 from spikemorph.recipes.result import accuracy
@@ -37,12 +41,31 @@ class Wanted:
         layers: spikes and errors of every layer.
         against: the float network to compare with.
         threshold: of the error that a layer adds, beyond which it is called broken.
+        over: errors of the outputs after these steps, and at rest; None: not asked for.
     """
 
     steps: int | None
     layers: bool
     against: Against
     threshold: float
+    over: tuple[int, ...] | None = None
+
+
+def parse_steps(text: str | None) -> tuple[int, ...] | None:
+    """The numbers of a list such as 1,2,4,8; None of None.
+
+    Raises:
+        UsageError: it is no such list.
+    """
+    if text is None:
+        return None
+    parts = text.split(",")
+    numbers = [int(part) for part in parts if part.isascii() and part.isdigit() and len(part) < 10]
+    if len(numbers) != len(parts) or 0 in numbers or sorted(set(numbers)) != numbers:
+        raise UsageError(
+            where="--over", got=repr(text), known="rising whole numbers from 1 on", do="try --over 1,2,4,8,16"
+        )
+    return tuple(numbers)
 
 
 def run(chosen: Chosen, wanted: Wanted, *, as_json: bool) -> int:
@@ -53,9 +76,13 @@ def run(chosen: Chosen, wanted: Wanted, *, as_json: bool) -> int:
     spikes = {name: sum(int(each.layer_spikes[name].sum()) for each in runs) for name in runs[0].layer_spikes}
     summary = _summary(network, x, y, runs, sum(spikes.values()))
     by_layer = {name: count / len(x) for name, count in spikes.items()}
-    errors = _errors(chosen, wanted, network, x, engine) if wanted.layers else None
+    compared = wanted.layers or wanted.over is not None
+    graph = wanted.against.graph(chosen.network, x) if compared else None
+    errors = _errors(wanted, network, x, graph, engine) if wanted.layers else None
+    over = None if wanted.over is None else _over(chosen, wanted.over, network, (x, y), graph)
     if as_json:
         found = {} if errors is None else {"errors": errors.to_dict()}
+        found |= {} if over is None else {"over_steps": over.to_dict()}
         output.emit_json({**summary, "layers": by_layer, **found})
         return 0
     output.table(str(chosen.network), ["", "value"], [[key, str(value)] for key, value in summary.items()])
@@ -67,6 +94,8 @@ def run(chosen: Chosen, wanted: Wanted, *, as_json: bool) -> int:
     if errors is not None:
         output.table("spikes a sample", ["layer", "spikes"], [[n, f"{c:.1f}"] for n, c in by_layer.items()])
         _show_errors(errors)
+    if over is not None:
+        _show_over(over)
     return 0
 
 
@@ -107,7 +136,7 @@ def _summary(
 
 def _accuracy(outputs: list[Any], y: Tensor | None) -> float | None:
     """Percent, where there are labels and the output is one row of scores a sample."""
-    if y is None or not isinstance(outputs[0], Tensor):
+    if y is None or y.is_floating_point() or not isinstance(outputs[0], Tensor):
         return None
     scores = torch.cat(outputs)
     if scores.dim() == 1 and not scores.is_floating_point():
@@ -117,10 +146,9 @@ def _accuracy(outputs: list[Any], y: Tensor | None) -> float | None:
 
 # ---------------------------------------------------------------- errors by layer
 def _errors(
-    chosen: Chosen, wanted: Wanted, network: SpikingNetwork, x: Tensor, engine: Engine
+    wanted: Wanted, network: SpikingNetwork, x: Tensor, graph: Graph | None, engine: Engine
 ) -> LayerErrors:
     part = x[:DIAGNOSED]
-    graph = wanted.against.graph(chosen.network, part)
     with output.Bars() as bars:
         bar = bars.bar("errors by layer")
         return layer_errors(
@@ -154,3 +182,61 @@ def _row(layer: LayerError) -> list[str]:
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f}"
+
+
+# ---------------------------------------------------------------- errors over steps
+def _over(
+    chosen: Chosen,
+    steps: tuple[int, ...],
+    network: SpikingNetwork,
+    data: tuple[Tensor, Tensor | None],
+    graph: Graph | None,
+) -> OutputErrors:
+    if graph is None:
+        raise UsageError(
+            where="--over", got="no float network", known="errors are those against the float network", do=HOW
+        )
+    x, y = data
+    engine, handover = chosen.chosen_engine(), chosen.passed_on()
+    with output.Bars() as bars:
+        bar = bars.bar("errors over steps")
+        return output_errors(
+            network,
+            x,
+            graph,
+            steps=steps,
+            labels=y if _labelled(network.graph, y) else None,
+            engine=engine,
+            handover=handover,
+            watch=lambda done: bar(done, len(x)),
+        )
+
+
+def _labelled(graph: Graph, y: Tensor | None) -> bool:
+    """Labels are for a single output; classes for a row of scores."""
+    if y is None or not isinstance(graph.structure, Leaf):
+        return False
+    return y.is_floating_point() or len(graph.by_name[graph.outputs[0]].shape) == 1
+
+
+def _show_over(over: OutputErrors) -> None:
+    head = ["output", "steps", "|error|", "largest", "relative", "R2", "corr"]
+    labelled, classes = bool(over.float_to_labels), bool(over.float_accuracy)
+    head += ["to labels"] * labelled + ["acc %"] * classes
+    rows = [
+        [
+            row.output,
+            "at rest" if row.steps is None else str(row.steps),
+            *(_number(each) for each in (row.mean_absolute, row.largest, row.relative, row.r2)),
+            _number(row.correlation),
+            *([_number(row.to_labels)] * labelled + [_number(row.accuracy)] * classes),
+        ]
+        for row in over.rows
+    ]
+    floats = [*over.float_to_labels.items(), *over.float_accuracy.items()]
+    rows += [[name, "float", *[""] * 5, _number(value)] for name, value in floats]
+    output.table("decoded outputs against the float network", head, rows)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

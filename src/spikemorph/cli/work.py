@@ -122,8 +122,8 @@ class Chosen:
             )
         return known[self.handover]
 
-    def load(self) -> tuple[SpikingNetwork, Tensor, Tensor | None, Engine]:
-        """The network, inputs, labels if any, and the engine."""
+    def chosen_engine(self) -> Engine:
+        """The engine."""
         engines: dict[str, Engine] = {"event": Event(), "dense": Dense(), "reference": Reference()}
         if self.engine not in engines:
             raise UsageError(
@@ -132,9 +132,14 @@ class Chosen:
                 known=", ".join(engines),
                 do="leave it out for the default",
             )
+        return engines[self.engine]
+
+    def load(self) -> tuple[SpikingNetwork, Tensor, Tensor | None, Engine]:
+        """The network, inputs, labels if any, and the engine."""
+        engine = self.chosen_engine()
         network = load_network(self.network)
         x, y = load_samples(self.data, self.split, self.samples)
-        return network, x, y, engines[self.engine]
+        return network, x, y, engine
 
 
 def _observer(text: str) -> Observer:

@@ -16,17 +16,22 @@ from spikemorph.errors import DataError
 
 Array = NDArray[Any]
 
-_KNOWN = ".npz with x [n, ...] (float16/32/64, or uint8, read as x/255) and perhaps y [n] (whole numbers)"
+_KNOWN = (
+    ".npz with x [n, ...] (float16/32/64, or uint8, read as x/255) and perhaps y: classes [n] (whole "
+    "numbers) or targets [n, ...] (float16/32/64)"
+)
 
 
 def load_file(path: str | Path) -> tuple[Tensor, Tensor | None]:
-    """Samples x, float32 [n, ...], and labels y, int64 [n], or None where the file has none.
+    """Samples x, float32 [n, ...], and labels y, or None where the file has none.
+
+    Labels are classes, int64 [n], or what a regression aims at, float32 [n, ...].
 
     uint8 samples are scaled to 0..1. Other arrays of the file are not read.
 
     Raises:
         DataError: not a .npz file, no `x`, dtypes other than those above, no sample, NaN or infinite
-            samples (also by the step to float32), or another number of labels than of samples.
+            numbers (also by the step to float32), or another number of labels than of samples.
     """
     path = Path(path)
     if not path.is_file():
@@ -67,21 +72,28 @@ def _samples(path: Path, x: Array) -> NDArray[np.float32]:
         return unit_range(x)
     if x.dtype.kind != "f":
         raise _bad(path, f"x of dtype {x.dtype}", "convert it: x.astype('float32')")
+    return _numbers(path, "x", x)
+
+
+def _numbers(path: Path, name: str, array: Array) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
-        converted = np.ascontiguousarray(x, np.float32)
+        converted = np.ascontiguousarray(array, np.float32)
     bad = np.argwhere(~np.isfinite(converted))
     if len(bad):
         first = tuple(int(each) for each in bad[0])
-        got = f"{len(bad)} of {x.size} numbers of x not finite, the first, {x[first]}, at {list(first)}"
-        raise _bad(path, got, "drop those samples, or fill them in; float32 ends at 3.4e38")
+        got = f"{len(bad)} of {array.size} numbers of {name} not finite, the first, {array[first]}, at "
+        do = "drop those samples, or fill them in; float32 ends at 3.4e38"
+        raise _bad(path, f"{got}{list(first)}", do)
     return converted
 
 
-def _labels(path: Path, y: Array, samples: int) -> NDArray[np.int64]:
-    if y.dtype.kind not in "iu":
+def _labels(path: Path, y: Array, samples: int) -> NDArray[np.int64] | NDArray[np.float32]:
+    if y.dtype.kind not in "iuf":
         raise _bad(path, f"y of dtype {y.dtype}", "give each sample the index of its class, as int64")
-    if y.shape != (samples,):
+    if y.shape[:1] != (samples,) or (y.ndim != 1 and y.dtype.kind != "f"):
         raise _bad(path, f"y of shape {list(y.shape)} beside {samples} samples", "give each sample one label")
+    if y.dtype.kind == "f":
+        return _numbers(path, "y", y)
     if y.dtype == np.uint64 and y.max() > np.iinfo(np.int64).max:
         raise _bad(path, f"label {y.max()}", "labels must fit 64 bits with sign")
     return np.ascontiguousarray(y, np.int64)
