@@ -18,10 +18,11 @@ from spikemorph.evaluate.integers import evaluate_counts
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Dialect, Graph
 from spikemorph.levels import LeastSquares, Levels, Max, Override, Percentile, PerChannel, PerTensor
+from spikemorph.passes.levels import Observer
 from spikemorph.passes.plan import sources_of_outputs
 from spikemorph.quantise import QuantisedNetwork
 from spikemorph.quantise.inputs import input_grid
-from spikemorph.quantise.scale import choose_unit
+from spikemorph.quantise.scale import AT_ONCE, choose_unit
 from spikemorph.recipes.digits import PlainNet, ResidualNet
 
 FINE = Levels(
@@ -209,6 +210,14 @@ def test_units_reach_what_their_observer_says() -> None:
     assert float(choose_unit(samples, 0, 10, Percentile(50.0))) == pytest.approx(50.0)
     assert float(choose_unit(-samples, -10, 10, Max())) == pytest.approx(100.0)
     assert float(choose_unit(torch.zeros(1, 9), 0, 10, LeastSquares())) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("observer", [Max(), Percentile(90.0), LeastSquares()])
+def test_units_are_those_of_their_row_however_many_rows_there_are(observer: Observer) -> None:
+    samples = torch.randn(70, 1000) * torch.logspace(-3, 3, 70).unsqueeze(1)
+    assert samples.numel() > AT_ONCE
+    alone = [choose_unit(row.unsqueeze(0), -7, 7, observer) for row in samples]
+    assert torch.equal(choose_unit(samples, -7, 7, observer), torch.cat(alone))
 
 
 @given(seed=st.integers(0, 999), hi=st.sampled_from([1, 3, 15]))

@@ -11,6 +11,9 @@ from spikemorph.passes.levels import LeastSquares, Max, Observer, Percentile
 
 TINY = 1e-12
 
+AT_ONCE = 2**16
+"""Numbers worked on at once: whole rows of at most so many, which a cache holds. Changes no unit."""
+
 
 def choose_unit(samples: Tensor, lo: int, hi: int, observer: Observer) -> Tensor:
     """Units [rows], float64, of grids lo..hi for samples [rows, n]; 1 / hi for a row of zeros.
@@ -20,6 +23,11 @@ def choose_unit(samples: Tensor, lo: int, hi: int, observer: Observer) -> Tensor
         lo, hi: range of the integers, lo <= 0 < hi.
         observer: max, percentile of the non-zero magnitudes, or least squared error.
     """
+    rows = max(1, AT_ONCE // max(samples.shape[1], 1))
+    return torch.cat([_units(some, lo, hi, observer) for some in samples.split(rows)])
+
+
+def _units(samples: Tensor, lo: int, hi: int, observer: Observer) -> Tensor:
     x = samples.double()
     reach = _reach(x, lo, hi)
     largest = reach.amax(1)
