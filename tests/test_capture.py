@@ -174,6 +174,11 @@ CALLS: dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]] = {
     "const_minus": (Fn(lambda s, x: s.c - x, c=C), (X3,)),
     "const_spreads": (Fn(lambda s, x: x * s.c, c=tensor(1, 3, 1, 6)), ((1, 4, 6),)),
     "neg": (Fn(lambda s, x: -x), (X3,)),
+    "long_names": (
+        Fn(lambda s, x, y: torch.multiply(torch.subtract(x, y, alpha=2), torch.negative(x).absolute())),
+        (X3, X3),
+    ),
+    "long_divisions": (Fn(lambda s, x: torch.special.expit(x.divide(3).true_divide(s.c)) * 2, c=C), (X3,)),
     "cat": (Fn(lambda s, x, y: torch.cat([x, y, x], 2)), (X3, (4, 2))),
     "cat_zeros": (
         Fn(lambda s, x: torch.cat([x.new_zeros(x.shape[0], 2, 6), x, torch.zeros_like(x)], 1)),

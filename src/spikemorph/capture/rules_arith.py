@@ -70,7 +70,7 @@ def _add(ctx: Context, call: Call) -> Value:
     return _sum(ctx, call, float(call.number(call.args["alpha"])))
 
 
-@RULES.anywhere("sub")
+@RULES.anywhere("sub", "subtract")
 def _sub(ctx: Context, call: Call) -> Value:
     return _sum(ctx, call, -float(call.number(call.args["alpha"])))
 
@@ -101,7 +101,7 @@ def _sum(ctx: Context, call: Call, alpha: float) -> Act:
     raise Poisoned
 
 
-@RULES.anywhere("mul")
+@RULES.anywhere("mul", "multiply")
 def _mul(ctx: Context, call: Call) -> Value:
     match _operands(call):
         case Act(), Act():
@@ -111,7 +111,7 @@ def _mul(ctx: Context, call: Call) -> Value:
     raise Poisoned
 
 
-@RULES.anywhere("div")
+@RULES.anywhere("div", "divide", "true_divide")
 def _div(ctx: Context, call: Call) -> Value:
     if call.args.get("rounding_mode") is not None:
         raise Refused("with rounding", "true division", "leave rounding to the quantiser")
@@ -127,7 +127,7 @@ def _div(ctx: Context, call: Call) -> Value:
     )
 
 
-@RULES.anywhere("neg")
+@RULES.anywhere("neg", "negative")
 def _neg(ctx: Context, call: Call) -> Value:
     return affine(ctx, call, call.act(), gain=torch.tensor(-1.0, dtype=torch.float64))
 
