@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import spikemorph as sm
 from graphs import Builder, network
 from spikemorph.cli import bench as command
-from spikemorph.convert.lossless import convert
+from spikemorph.convert.methods import convert
 from spikemorph.errors import FileError, RunError, SpikemorphError, UsageError
 from spikemorph.evaluate.encode import input_counts
 from spikemorph.measure import bench as benching

@@ -11,7 +11,7 @@ import torch
 import spikemorph as sm
 from graphs import network
 from recurrent_graphs import How, float_graph, quantised, samples
-from spikemorph.convert.lossless import convert
+from spikemorph.convert.methods import convert
 from spikemorph.errors import GraphError
 from spikemorph.evaluate.encode import input_counts
 from spikemorph.recipes.controls import controls, in_float32

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from graphs import network, random_counts, random_integer_graph
 from recurrent_graphs import assert_same_run, random_recurrent_graph, same
-from spikemorph.convert.lossless import convert
+from spikemorph.convert.methods import convert
 from spikemorph.data import Split
 from spikemorph.errors import GraphError, MissingData
 from spikemorph.evaluate.encode import input_counts

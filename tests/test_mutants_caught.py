@@ -14,7 +14,8 @@ from torch import Tensor
 
 from graphs import Builder, network, pooled, product, two_layers
 from spikemorph.convert.files import load, save
-from spikemorph.convert.lossless import Lossless, convert
+from spikemorph.convert.lossless import Lossless
+from spikemorph.convert.methods import convert
 from spikemorph.convert.network import Analog, Encoding, Graded, Spike, Spikes, SpikingNetwork, Ternary
 from spikemorph.errors import LevelsError
 from spikemorph.evaluate.encode import input_counts, saturated

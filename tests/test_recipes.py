@@ -14,7 +14,7 @@ from torch import nn
 
 import spikemorph as sm
 from spikemorph.cli import output, work
-from spikemorph.convert.lossless import convert
+from spikemorph.convert.methods import convert
 from spikemorph.data import Split, load
 from spikemorph.errors import FileError, MissingData
 from spikemorph.evaluate.intervals import accumulator_bounds

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 import spikemorph as sm
 from recurrent_graphs import KINDS, Floats, How, Window, quantised, samples
-from spikemorph.convert.lossless import Lossless, convert
+from spikemorph.convert.lossless import Lossless
+from spikemorph.convert.methods import convert
 from spikemorph.convert.network import Encoding, Spike, SpikingNetwork
 from spikemorph.errors import DataError
 from spikemorph.evaluate.encode import input_counts

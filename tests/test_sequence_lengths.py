@@ -14,7 +14,7 @@ from torch import Tensor
 import spikemorph as sm
 from graphs import network, two_layers
 from recurrent_graphs import KINDS, WAYS, How, Window, exact_runs, float_graph, quantised, samples
-from spikemorph.convert.lossless import convert
+from spikemorph.convert.methods import convert
 from spikemorph.convert.network import Encoding, Spike
 from spikemorph.errors import DataError
 from spikemorph.evaluate.encode import input_counts

@@ -14,7 +14,7 @@ import spikemorph as sm
 from graphs import network
 from recurrent_graphs import How, Window, quantised, samples
 from sequences import Fn, noise
-from spikemorph.convert.lossless import convert
+from spikemorph.convert.methods import convert
 from spikemorph.errors import DataError, RunError, SpikemorphError, UnsupportedOps, UsageError
 from spikemorph.evaluate.encode import input_counts
 from spikemorph.run import tally

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from graphs import Builder, network, product, random_counts, random_integer_graph, two_layers, weighted_neuron
-from spikemorph.convert.lossless import Lossless, convert
+from spikemorph.convert.lossless import Lossless
+from spikemorph.convert.methods import convert
 from spikemorph.convert.network import Analog, Graded, Spikes, SpikingNetwork, Ternary
 from spikemorph.errors import DataError, FileError, GraphError
 from spikemorph.evaluate.integers import INTEGERS

@@ -10,7 +10,8 @@ assert verify(snn, qgraph, x).lossless
 from spikemorph import levels
 from spikemorph.capture import capture
 from spikemorph.convert.files import load, save
-from spikemorph.convert.lossless import Lossless, convert
+from spikemorph.convert.lossless import Lossless
+from spikemorph.convert.methods import convert
 from spikemorph.convert.network import Graded, Ternary
 from spikemorph.errors import SpikemorphError
 from spikemorph.evaluate.integers import evaluate, evaluate_integers

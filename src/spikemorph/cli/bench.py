@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import final
 
 from spikemorph.cli import output
-from spikemorph.convert.lossless import convert
+from spikemorph.convert.methods import convert
 from spikemorph.data import Split
 from spikemorph.errors import UsageError
 from spikemorph.files import atomic_text, check_target

@@ -11,7 +11,7 @@ from torch import Tensor
 from spikemorph.cli import output
 from spikemorph.cli.models import load_samples
 from spikemorph.convert.files import load_network
-from spikemorph.convert.lossless import convert
+from spikemorph.convert.methods import convert
 from spikemorph.convert.network import Spikes, SpikingNetwork
 from spikemorph.data import Split
 from spikemorph.errors import UsageError

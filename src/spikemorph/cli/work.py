@@ -15,7 +15,7 @@ from spikemorph.cli import output
 from spikemorph.cli.models import example_of, load_model, load_samples, parse_spike, placed
 from spikemorph.convert.files import load, load_network, save
 from spikemorph.convert.lossless import Lossless
-from spikemorph.convert.lossless import convert as convert_graph
+from spikemorph.convert.methods import convert as convert_graph
 from spikemorph.convert.network import Analog, Spikes, SpikingNetwork
 from spikemorph.data import Split
 from spikemorph.errors import FileError, UsageError

@@ -6,11 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spikemorph.convert.network import Analog, Encoding, Graded, Spike, Spikes, SpikingNetwork, Ternary
+from spikemorph.convert.network import (
+    Analog,
+    Binary,
+    Encoding,
+    Graded,
+    Spike,
+    Spikes,
+    SpikingNetwork,
+    Ternary,
+    Window,
+)
 from spikemorph.errors import FileError, LevelsError, expect
 from spikemorph.ir import store
 from spikemorph.ir.coding import JSON
 from spikemorph.ir.graph import Dialect, Graph
+
+LONGEST = 2**31 - 1
+"""Steps of a window."""
 
 
 def save(network: SpikingNetwork | Graph, path: str | Path) -> None:
@@ -29,6 +42,8 @@ def save(network: SpikingNetwork | Graph, path: str | Path) -> None:
         "encoding": _encoding_out(network.encoding),
         "source": network.source,
     }
+    if network.window is not None:
+        extra["window"] = {"start": network.window.start, "least": network.window.least}
     store.write(Path(path), network.graph, "network", extra)
 
 
@@ -42,14 +57,17 @@ def load(path: str | Path) -> SpikingNetwork | Graph:
     graph, kind, extra = store.read(Path(path))
     if kind == "graph":
         return graph
-    if kind != "network" or graph.dialect is not Dialect.INTEGER:
+    if kind != "network" or not graph.dialect.whole:
         raise _damaged(path, f"kind {kind!r}, dialect {graph.dialect.value}")
     source = extra.get("source")
     if not isinstance(source, str):
         raise _damaged(path, f"source {source!r}")
-    return SpikingNetwork(
-        graph, _spike_in(path, extra.get("spike")), _encoding_in(path, extra.get("encoding")), source
-    )
+    spike, encoding = _spike_in(path, extra.get("spike")), _encoding_in(path, extra.get("encoding"))
+    window = _window_in(path, extra.get("window"))
+    rates = graph.dialect is Dialect.RATE
+    if rates != (window is not None) or (isinstance(spike, Binary) and not rates):
+        raise _damaged(path, f"dialect {graph.dialect.value}, spike {spike!r}, window {window!r}")
+    return SpikingNetwork(graph, spike, encoding, source, window)
 
 
 def load_network(path: str | Path) -> SpikingNetwork:
@@ -70,19 +88,33 @@ def load_network(path: str | Path) -> SpikingNetwork:
 
 
 def _spike_out(spike: Spike) -> dict[str, Any]:
-    return {"kind": "graded", "largest": spike.largest} if isinstance(spike, Graded) else {"kind": "ternary"}
+    if isinstance(spike, Graded):
+        return {"kind": "graded", "largest": spike.largest}
+    return {"kind": "binary" if isinstance(spike, Binary) else "ternary"}
 
 
 def _spike_in(path: str | Path, value: object) -> Spike:
     if isinstance(value, Mapping):
         if value.get("kind") == "ternary":
             return Ternary()
+        if value.get("kind") == "binary":
+            return Binary()
         if value.get("kind") == "graded":
             try:
                 return Graded(value.get("largest"))  # type: ignore[arg-type]
             except LevelsError as error:
                 raise _damaged(path, f"spike {value!r}") from error
     raise _damaged(path, f"spike {value!r}")
+
+
+def _window_in(path: str | Path, value: object) -> Window | None:
+    if value is None:
+        return None
+    if isinstance(value, Mapping) and value.keys() == {"start", "least"}:
+        start, least = value["start"], value["least"]
+        if type(start) is int and type(least) is int and 0 <= start <= LONGEST and 1 <= least <= LONGEST:
+            return Window(start, least)
+    raise _damaged(path, f"window {value!r}")
 
 
 def _encoding_out(encoding: Encoding) -> dict[str, Any]:

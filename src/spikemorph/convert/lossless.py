@@ -35,21 +35,13 @@ class Lossless:
         expect("Lossless(input)", self.input, (Analog, Spikes), "use Analog() or Spikes()")
 
 
-def convert(graph: Graph, method: Lossless | None = None) -> SpikingNetwork:
+def lossless(graph: Graph, method: Lossless) -> SpikingNetwork:
     """The spiking network of an integer graph.
-
-    Args:
-        graph: integer dialect, from `quantise` or `freeze`.
-        method: Lossless() by default.
 
     Raises:
         GraphError: not an integer graph.
         LevelsError: other input bits than the graph's.
-        UsageError: arguments of the wrong kind.
     """
-    method = Lossless() if method is None else method
-    expect("convert(graph)", graph, (Graph,), "pass the result of quantise(...) or freeze(...)")
-    expect("convert(method)", method, (Lossless,), "wrap the spike kind: Lossless(Ternary())")
     if graph.dialect is not Dialect.INTEGER:
         raise GraphError(
             where="the graph",

@@ -1,15 +1,28 @@
-"""What a conversion makes: an integer graph, how its neurons spike, how its input enters."""
+"""What a conversion makes: an integer or rate graph, how its neurons spike, how its input enters."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import final
 
 from spikemorph.errors import LevelsError
 from spikemorph.ir.encoding import Analog, Encoding, Spikes
 from spikemorph.ir.graph import Graph
+from spikemorph.ir.ops import IntegrateFire, Op
 
-__all__ = ["Analog", "Encoding", "Graded", "Spike", "Spikes", "SpikingNetwork", "Ternary"]
+__all__ = [
+    "Analog",
+    "Binary",
+    "Encoding",
+    "Graded",
+    "smallest",
+    "Spike",
+    "Spikes",
+    "SpikingNetwork",
+    "Ternary",
+    "Window",
+]
 
 
 @final
@@ -45,7 +58,50 @@ class Graded:
             )
 
 
-Spike = Ternary | Graded
+@final
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """Spikes of size 0 or 1, of integrate-and-fire neurons.
+
+    Neurons that stand for negative numbers too, as inserted identity neurons do, send -1 as well.
+    """
+
+    @property
+    def largest(self) -> int:
+        """The largest size of one spike."""
+        return 1
+
+
+Spike = Ternary | Graded | Binary
+
+
+def smallest(spike: Spike, op: Op) -> int:
+    """The most negative spike of a neuron."""
+    never = isinstance(spike, Binary) and isinstance(op, IntegrateFire) and op.lo >= 0
+    return 0 if never else -spike.largest
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Steps over which the outputs of a rate network are averaged: from `start` to the last one.
+
+    Args:
+        start: steps that are left out, 0 for none.
+        least: steps that are averaged where a run is shorter than start + least (or all that there are).
+    """
+
+    start: int
+    least: int = 4
+
+    def first(self, steps: int) -> int:
+        """How many steps of a run of so many are left out."""
+        return max(0, min(self.start, steps - self.least))
+
+    def around(self, steps: Iterable[int]) -> tuple[int, ...]:
+        """The steps, and those after which their windows begin: what has to be recorded for them."""
+        wanted = tuple(steps)
+        return tuple(sorted({*wanted, *(self.first(each) for each in wanted)} - {0}))
 
 
 @final
@@ -54,13 +110,15 @@ class SpikingNetwork:
     """A spiking network as a value.
 
     Args:
-        graph: integer dialect; the network's own copy.
+        graph: integer or rate dialect; the network's own copy.
         spike: what travels between neurons.
         encoding: how the input enters.
-        source: hash of the integer graph it was converted from (`ir.store.graph_hash`).
+        source: hash of the graph it was converted from (`ir.store.graph_hash`).
+        window: of a rate network, the steps over which outputs are averaged; None: the sums at the end.
     """
 
     graph: Graph
     spike: Spike
     encoding: Encoding
     source: str
+    window: Window | None = None

@@ -14,20 +14,21 @@ from spikemorph.ir.graph import Graph
 from spikemorph.ir.ops import Readout
 
 
-def decode(graph: Graph, raw: Mapping[str, Tensor]) -> Any:
+def decode(graph: Graph, raw: Mapping[str, Tensor], steps: int = 1) -> Any:
     """The output structure, float32 tensors (argmax: int64), from readout integers.
 
     Args:
-        graph: integer dialect.
+        graph: integer or rate dialect.
         raw: integers by readout node name, [batch, *shape], bias included.
+        steps: of a rate graph, in how many steps they have added up.
     """
-    return structure.build(graph.structure, leaves(graph, raw))
+    return structure.build(graph.structure, leaves(graph, raw, steps))
 
 
-def leaves(graph: Graph, raw: Mapping[str, Tensor]) -> list[Tensor]:
+def leaves(graph: Graph, raw: Mapping[str, Tensor], steps: int = 1) -> list[Tensor]:
     """The same without the nesting: every output in turn."""
     values = {
-        node.name: _scaled(graph, node.op, raw[node.name])
+        node.name: _scaled(graph, node.op, raw[node.name], steps)
         for node in graph.readouts
         if isinstance(node.op, Readout)
     }
@@ -35,8 +36,8 @@ def leaves(graph: Graph, raw: Mapping[str, Tensor]) -> list[Tensor]:
     return [_rounded(values[name]) for name in graph.outputs]
 
 
-def _scaled(graph: Graph, op: Readout, raw: Tensor) -> Tensor:
-    value = raw.to(torch.float64) * graph.tensors[op.scale]
+def _scaled(graph: Graph, op: Readout, raw: Tensor, steps: int) -> Tensor:
+    value = raw.to(torch.float64) * graph.tensors[op.scale] / steps
     return value if op.offset is None else value + graph.tensors[op.offset]
 
 

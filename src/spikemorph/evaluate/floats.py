@@ -97,12 +97,19 @@ def evaluate_node(node: Node, values: Mapping[str, Tensor], tensors: Mapping[str
     return FLOATS[type(node.op)](node.op, [values[name] for name in node.inputs], tensors)
 
 
-def evaluate_float(graph: Graph, inputs: tuple[Tensor, ...], *, keep: bool = True) -> dict[str, Tensor]:
+Change = Callable[[Node, Tensor], Tensor]
+"""A node and its value to the value that later nodes see."""
+
+
+def evaluate_float(
+    graph: Graph, inputs: tuple[Tensor, ...], *, keep: bool = True, change: Change | None = None
+) -> dict[str, Tensor]:
     """Every node's value [batch, *shape] by node name (only the outputs' when not `keep`).
 
     Args:
         graph: float or planned dialect.
         inputs: by argument number, [batch, *shape], any float dtype.
+        change: is shown every value in order, and may put another one in its place.
     """
     values: dict[str, Tensor] = {}
     last_use = {name: node.name for node in graph.nodes for name in node.inputs}
@@ -112,6 +119,8 @@ def evaluate_float(graph: Graph, inputs: tuple[Tensor, ...], *, keep: bool = Tru
                 values[node.name] = inputs[node.op.index]
             else:
                 values[node.name] = evaluate_node(node, values, graph.tensors)
+            if change is not None:
+                values[node.name] = change(node, values[node.name])
             if not keep:
                 for name in node.inputs:
                     if last_use[name] == node.name and name not in graph.outputs:

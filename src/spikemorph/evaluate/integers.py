@@ -82,7 +82,9 @@ def _readout(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]
     return with_bias(node.op, inputs[0], tensors)
 
 
-def with_bias(op: ops.Neuron | ops.Readout, acc: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+def with_bias(
+    op: ops.Neuron | ops.IntegrateFire | ops.Readout, acc: Tensor, tensors: Mapping[str, Tensor]
+) -> Tensor:
     """The accumulator with its integer bias, injected once."""
     return acc if op.bias is None else acc + tensors[op.bias].to(acc.dtype)
 
@@ -162,7 +164,7 @@ def evaluate(graph: Graph, x: Samples, *, lengths: Tensor | None = None) -> Any:
         DataError: the input or the lengths do not fit, or lengths for a float graph.
     """
     expect("evaluate(graph)", graph, (Graph,), "pass a captured or quantised graph; simulate runs networks")
-    if graph.dialect is Dialect.INTEGER:
+    if graph.dialect.whole:
         return decode(graph, evaluate_integers(graph, x, lengths=lengths))
     if lengths is not None:
         raise DataError(

@@ -15,7 +15,7 @@ from torch import Tensor
 from spikemorph.evaluate import pooling
 from spikemorph.evaluate.linear import LINEAR, align_ranks
 from spikemorph.ir import ops
-from spikemorph.ir.graph import Graph, Node
+from spikemorph.ir.graph import Dialect, Graph, Node
 from spikemorph.ir.table import OpTable
 
 Interval = tuple[Tensor, Tensor]
@@ -23,27 +23,49 @@ Interval = tuple[Tensor, Tensor]
 
 IntervalRule = Callable[[Node, Sequence[Interval], Mapping[str, Tensor]], Interval]
 INTERVALS: OpTable[IntervalRule] = OpTable(
-    "intervals", ops.INTEGER_OPS, dict.fromkeys(ops.HOST, "outside the law")
+    "intervals", ops.SPIKING_OPS, dict.fromkeys(ops.HOST, "outside the law")
 )
 
 
 def intervals(graph: Graph) -> dict[str, Interval]:
-    """The interval of every value of an integer graph; of an emitting node, that of its count."""
+    """The interval of every value of an integer graph; of an emitting node, that of its count.
+
+    Of a rate graph: of the sums of all that was sent in as many steps as its counts have room for.
+    """
     found: dict[str, Interval] = {}
+    tensors, most = driven(graph, horizon(graph)), horizon(graph)
     with torch.no_grad():
         for node in graph.body:
             sources = [found[name] for name in node.inputs]
-            found[node.name] = INTERVALS[type(node.op)](node, sources, graph.tensors)
+            lo, hi = INTERVALS[type(node.op)](node, sources, tensors)
+            found[node.name] = (lo * most, hi * most) if isinstance(node.op, ops.Input) else (lo, hi)
     return found
+
+
+def horizon(graph: Graph) -> int:
+    """Steps that the counts of a rate graph have room for; 1 for others, whose drive enters once."""
+    if graph.dialect is not Dialect.RATE:
+        return 1
+    return max((node.op.hi for node in graph.nodes if isinstance(node.op, ops.IntegrateFire)), default=1)
+
+
+def driven(graph: Graph, steps: int) -> Mapping[str, Tensor]:
+    """The tensors, biases of a rate graph as they have added up in so many steps."""
+    if graph.dialect is not Dialect.RATE or steps == 1:
+        return graph.tensors
+    names = {node.op.bias for node in graph.nodes if isinstance(node.op, ops.IntegrateFire | ops.Readout)} - {
+        None
+    }
+    return {name: each * steps if name in names else each for name, each in graph.tensors.items()}
 
 
 def accumulator_bounds(graph: Graph) -> dict[str, int]:
     """The largest |integer| that each emitting node and readout ever holds, bias included."""
-    found = intervals(graph)
+    found, tensors = intervals(graph), driven(graph, horizon(graph))
     bounds = {}
     for node in graph.body:
-        if isinstance(node.op, ops.Neuron | ops.Readout | ops.Recurrence):
-            bounds[node.name] = _largest_sum(node, found, graph.tensors)
+        if isinstance(node.op, ops.Neuron | ops.IntegrateFire | ops.Readout | ops.Recurrence):
+            bounds[node.name] = _largest_sum(node, found, tensors)
         elif isinstance(node.op, ops.MaxPool | ops.AMax):
             lo, hi = found[node.inputs[0]]
             bounds[node.name] = int(max(float(lo.abs().max()), float(hi.abs().max())))
@@ -59,11 +81,14 @@ def _largest_sum(node: Node, found: Mapping[str, Interval], tensors: Mapping[str
         own = _weighted(inner, [found[node.name]], tensors)
         lo, hi, op = lo + own[0].clamp(max=0), hi + own[1].clamp(min=0), op.cell
     sizes = [lo.abs().max(), hi.abs().max()]
-    assert isinstance(op, ops.Neuron | ops.Readout)
+    assert isinstance(op, ops.Neuron | ops.IntegrateFire | ops.Readout)
     if op.bias is not None:
         bias = tensors[op.bias].double()
         sizes += [(lo + bias).abs().max(), (hi + bias).abs().max()]
-    return int(max(float(size) for size in sizes))
+    largest = max(float(size) for size in sizes)
+    if isinstance(op, ops.IntegrateFire):  # the membrane: what arrived less what was sent
+        largest = 2 * largest + float(tensors[op.threshold].max())
+    return int(largest)
 
 
 def _with_zero(lo: Tensor, hi: Tensor) -> Interval:
@@ -77,10 +102,10 @@ def _constant(node: Node, lo: int, hi: int) -> Interval:
     )
 
 
-@INTERVALS.rule(ops.Input, ops.Neuron, ops.Recurrence)
+@INTERVALS.rule(ops.Input, ops.Neuron, ops.IntegrateFire, ops.Recurrence)
 def _grid(node: Node, sources: Sequence[Interval], tensors: Mapping[str, Tensor]) -> Interval:
     op = node.op.cell if isinstance(node.op, ops.Recurrence) else node.op
-    assert isinstance(op, ops.Input | ops.Neuron)
+    assert isinstance(op, ops.Input | ops.Neuron | ops.IntegrateFire)
     return _constant(node, op.lo, op.hi)
 
 

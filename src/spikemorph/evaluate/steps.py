@@ -1,4 +1,4 @@
-"""The step function of a neuron on torch tensors."""
+"""The step functions of neurons on torch tensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from spikemorph.ir.ops import Neuron
+from spikemorph.ir.ops import IntegrateFire, Neuron
 
 FEW = 8
 """Up to this many breakpoints a sum of comparisons beats a binary search."""
@@ -22,6 +22,12 @@ def step_function(op: Neuron, acc: Tensor, tensors: Mapping[str, Tensor], shape:
             op.lo, breakpoints.to(acc.dtype), None if values is None else values.to(acc.dtype), acc
         )
     return _search(op.lo, breakpoints, values, acc, shape)
+
+
+def staircase(op: IntegrateFire, acc: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+    """F(acc) of an integrate-and-fire neuron, acc [batch, *shape] holding integers with all biases in it."""
+    threshold, first = (tensors[name].to(acc.dtype) for name in (op.threshold, op.first))
+    return (torch.div(acc - first, threshold, rounding_mode="floor") + 1).clamp(op.lo, op.hi)
 
 
 def _compare(lo: int, breakpoints: Tensor, values: Tensor | None, acc: Tensor) -> Tensor:

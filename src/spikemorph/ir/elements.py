@@ -34,7 +34,7 @@ class Edge:
 
 AxesRule = Callable[[Edge], dict[int, int]]
 AXES: OpTable[AxesRule] = OpTable(
-    "element axes", ops.INTEGER_OPS, {ops.Input: "nothing in front", **dict.fromkeys(ops.HOST, "outside")}
+    "element axes", ops.SPIKING_OPS, {ops.Input: "nothing in front", **dict.fromkeys(ops.HOST, "outside")}
 )
 """edge -> axis of the input: axis of the result, where each element depends on few elements."""
 
@@ -69,7 +69,9 @@ def with_element_axes(graph: Graph) -> Graph:
 
 
 # ---------------------------------------------------------------- axes
-@AXES.rule(ops.Scale, ops.Neuron, ops.Readout, ops.MaxPool, ops.Slice, ops.AxisMap, ops.Concat)
+@AXES.rule(
+    ops.Scale, ops.Neuron, ops.IntegrateFire, ops.Readout, ops.MaxPool, ops.Slice, ops.AxisMap, ops.Concat
+)
 def _same(edge: Edge) -> dict[int, int]:
     return {axis: axis for axis in range(len(edge.before))}
 

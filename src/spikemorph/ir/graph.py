@@ -20,6 +20,13 @@ class Dialect(Enum):
     FLOAT = "float"
     PLANNED = "planned"
     INTEGER = "integer"
+    RATE = "rate"
+    """Integers as well, but inputs and biases enter again at every step: counts grow with time."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether its numbers are integers."""
+        return self in {Dialect.INTEGER, Dialect.RATE}
 
 
 @dataclass(frozen=True, slots=True)

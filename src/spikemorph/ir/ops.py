@@ -1,7 +1,7 @@
-"""Every operation of the three dialects, as plain frozen data.
+"""Every operation of all dialects, as plain frozen data.
 
 Shapes and axes never include the batch: axis 0 here is axis 1 in torch. Tensors are named, not held;
-`Graph.tensors` has them. One dialect is reached from the next: float -> planned -> integer.
+`Graph.tensors` has them. One dialect is reached from the next: float -> planned -> integer or rate.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+from spikemorph.ir import neurons
 from spikemorph.ir.functions import Function
 
 Ints = tuple[int, ...]
+Neuron = neurons.Neuron
+IntegrateFire = neurons.IntegrateFire
 
 
 # ---------------------------------------------------------------- sources
@@ -264,25 +267,6 @@ class Quantiser:
     reason: str = ""
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Neuron:
-    """Tracks a step function of its accumulator. Integer dialect.
-
-    F(a) = values[k], k = the number of breakpoints <= a + bias. `breakpoints` is an integer tensor
-    [*group, n], sorted along the last axis, whose leading axes broadcast against the value's shape;
-    `values` is [*group, n + 1], None for lo, lo + 1, ... (then n = hi - lo). `bias` broadcasts against
-    the shape. The count starts at 0 and stays within min(lo, 0)..max(hi, 0).
-    """
-
-    lo: int
-    hi: int
-    breakpoints: str
-    values: str | None
-    bias: str | None
-    identity: bool = False
-
-
 # ---------------------------------------------------------------- outer time
 @final
 @dataclass(frozen=True, slots=True)
@@ -365,6 +349,7 @@ Op = (
     | AMax
     | Quantiser
     | Neuron
+    | IntegrateFire
     | Recurrence
     | Readout
     | Softmax
@@ -385,7 +370,9 @@ FLOAT_OPS = frozenset(
 )
 PLANNED_OPS = frozenset((*SHARED, Affine, Quantiser))
 INTEGER_OPS = frozenset((*SHARED, Scale, Neuron, Readout))
-ALL_OPS = FLOAT_OPS | PLANNED_OPS | INTEGER_OPS
+RATE_OPS = frozenset((*SHARED, Scale, IntegrateFire, Readout)) - {Mul, Recurrence}
+SPIKING_OPS = INTEGER_OPS | RATE_OPS
+ALL_OPS = FLOAT_OPS | PLANNED_OPS | SPIKING_OPS
 
-EMITTING: tuple[type, ...] = (Neuron, MaxPool, AMax, Recurrence)
+EMITTING: tuple[type, ...] = (Neuron, IntegrateFire, MaxPool, AMax, Recurrence)
 """Integer ops that hold a count and emit spikes (Input emits too, when it is encoded as spikes)."""

@@ -390,9 +390,9 @@ def _recurrence(op: ops.Recurrence, shapes: Shapes, tensors: Tensors) -> Shape:
     return infer(op.cell, shapes, tensors)
 
 
-@SHAPES.rule(ops.Readout)
-def _readout(op: ops.Readout, shapes: Shapes, tensors: Tensors) -> Shape:
+@SHAPES.rule(ops.Readout, ops.IntegrateFire)
+def _with_constants(op: ops.Readout | ops.IntegrateFire, shapes: Shapes, tensors: Tensors) -> Shape:
     (shape,) = shapes
-    for name in (op.scale, op.bias, op.offset):
+    for name in (getattr(op, part, None) for part in ("scale", "bias", "offset", "threshold", "first")):
         _demand_constant(op, name, tensors, shape)
     return shape

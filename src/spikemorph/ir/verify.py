@@ -20,6 +20,7 @@ ALLOWED: Mapping[Dialect, frozenset[type]] = {
     Dialect.FLOAT: ops.FLOAT_OPS,
     Dialect.PLANNED: ops.PLANNED_OPS,
     Dialect.INTEGER: ops.INTEGER_OPS,
+    Dialect.RATE: ops.RATE_OPS,
 }
 """The ops of each dialect."""
 
@@ -33,6 +34,8 @@ TENSOR_FIELDS = frozenset((
     "factor",
     "matrix",
     "breakpoints",
+    "threshold",
+    "first",
     "values",
     "scale",
     "unit",
@@ -96,7 +99,7 @@ def verify(graph: Graph) -> None:
         _check_shape(graph, node, sources)
         _check_host(graph, node, sources)
         _check_recurrence(graph, node)
-        if graph.dialect is Dialect.INTEGER:
+        if graph.dialect.whole:
             _check_integer(graph, node, sources)
         earlier[node.name] = node
     _check_inputs(graph)
@@ -119,11 +122,11 @@ def _check_tensors(graph: Graph, node: Node, checked: set[str]) -> None:
             name in graph.tensors, node, f"{field} '{name}', which is missing", "every named tensor exists"
         )
         tensor = graph.tensors[name]
-        real = graph.dialect is not Dialect.INTEGER and tensor.dtype in REAL_DTYPES
+        real = not graph.dialect.whole and tensor.dtype in REAL_DTYPES
         whole = tensor.dtype == torch.int64
         if (type(node.op).__name__, field) in REAL_FIELDS:
             known, fits = "float64", tensor.dtype == torch.float64
-        elif graph.dialect is Dialect.INTEGER:
+        elif graph.dialect.whole:
             known, fits = "int64: an integer graph computes in integers", whole
         else:
             known, fits = "a real dtype of at least 16 bits, or int64", real or whole
@@ -165,6 +168,7 @@ CELLS: Mapping[Dialect, type] = {
     Dialect.FLOAT: ops.Elementwise,
     Dialect.PLANNED: ops.Quantiser,
     Dialect.INTEGER: ops.Neuron,
+    Dialect.RATE: ops.IntegrateFire,
 }
 """What a recurrence applies in each dialect."""
 
@@ -193,7 +197,7 @@ def _check_host(graph: Graph, node: Node, sources: tuple[Node, ...]) -> None:
         index = isinstance(source.op, ops.Argmax)
         _demand(not index, node, f"input '{source.name}', an Argmax", "indices are outputs only")
         decoded = after_host or isinstance(source.op, ops.Readout)
-        if graph.dialect is Dialect.INTEGER and host:
+        if graph.dialect.whole and host:
             known = "host ops read a Readout or another host op"
             _demand(decoded, node, f"input '{source.name}' ({type(source.op).__name__})", known)
 
@@ -221,6 +225,12 @@ def _check_integer(graph: Graph, node: Node, sources: tuple[Node, ...]) -> None:
             _demand(value == 0, node, f"pad value {value}", "0: zero is count 0")
         case ops.Neuron() as neuron:
             _check_neuron(graph, node, neuron)
+        case ops.IntegrateFire(threshold=threshold, first=first):
+            for field, name in (("threshold", threshold), ("first", first)):
+                tensor = graph.tensors[name]
+                _demand(
+                    bool((tensor > 0).all()), node, f"{field} '{name}', {_brief(tensor)}", "numbers above 0"
+                )
         case ops.Recurrence(cell=ops.Neuron() as neuron):
             _check_neuron(graph, node, neuron)
 
@@ -258,7 +268,7 @@ def _check_outputs(graph: Graph) -> None:
     for name in graph.outputs:
         if name not in nodes:
             raise GraphError(where="the graph's outputs", got=f"'{name}'", known="names of nodes", do=DO)
-        fits = graph.dialect is not Dialect.INTEGER or isinstance(nodes[name].op, (ops.Readout, *ops.HOST))
+        fits = not graph.dialect.whole or isinstance(nodes[name].op, (ops.Readout, *ops.HOST))
         _demand(fits, nodes[name], "an output", "outputs of an integer graph are Readouts or host ops")
     leaves = set(_leaves(graph.structure, DEEPEST))
     if not graph.outputs or leaves != set(range(len(graph.outputs))):

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from spikemorph.errors import LevelsError
+from spikemorph.errors import GraphError, LevelsError
 from spikemorph.evaluate.intervals import accumulator_bounds, intervals
 from spikemorph.ir import ops
 from spikemorph.ir.elements import with_element_axes
@@ -30,6 +30,7 @@ class Draft:
     Args:
         placed: by name of an expansion to the same shape, the axes along which constants differ that were
             added there, or would differ at another size.
+        room: counts that integrate-and-fire neurons have room for; 0: neurons track step functions.
     """
 
     network: QuantisedNetwork
@@ -38,6 +39,7 @@ class Draft:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     placed: dict[str, set[int]] = field(default_factory=dict)
+    room: int = 0
 
     def keep(self, name: str, value: Tensor) -> str:
         """Store a tensor under a name."""
@@ -74,10 +76,28 @@ def integer_graph(network: QuantisedNetwork) -> Graph:
         LevelsError: some accumulator could leave int32.
         GraphError: the result breaks the rules of its dialect (a bug).
     """
+    return _frozen(network, 0)
+
+
+def rate_graph(network: QuantisedNetwork, room: int) -> Graph:
+    """The rate graph of a network whose units are thresholds: integrate-and-fire neurons in integers.
+
+    Args:
+        room: steps that the counts have room for.
+
+    Raises:
+        DataError: the network was never calibrated, or its training diverged to NaN.
+        LevelsError: some accumulator could leave int32.
+        GraphError: the result breaks the rules of its dialect (a bug).
+    """
+    return _frozen(network, room)
+
+
+def _frozen(network: QuantisedNetwork, room: int) -> Graph:
     graph = network.graph
     network.check_finite()
     with torch.no_grad():
-        draft = Draft(network, network.cells())
+        draft = Draft(network, network.cells(), room=room)
         for node in graph.body:
             FREEZE[type(node.op)](draft, node, draft.cells[node.name])
         readouts = {name: _readout(draft, graph.by_name[name]) for name in sources_of_outputs(graph)}
@@ -86,7 +106,7 @@ def integer_graph(network: QuantisedNetwork) -> Graph:
             sources = tuple(readouts.get(name, name) for name in node.inputs)
             draft.nodes.append(replace(node, inputs=sources))
     made = Graph(
-        Dialect.INTEGER,
+        Dialect.RATE if room else Dialect.INTEGER,
         tuple(draft.nodes),
         tuple(readouts.get(name, name) for name in graph.outputs),
         draft.tensors,
@@ -270,7 +290,8 @@ def _unchanged(draft: Draft, node: Node, cell: Cell) -> None:
 @FREEZE.rule(ops.Quantiser)
 def _quantiser(draft: Draft, node: Node, cell: Cell) -> None:
     assert isinstance(node.op, ops.Quantiser)
-    draft.add(node, _neuron(draft, node, node.op, cell))
+    made = _integrate_fire if draft.room else _neuron
+    draft.add(node, made(draft, node, node.op, cell))
 
 
 @FREEZE.rule(ops.Recurrence)
@@ -303,3 +324,22 @@ def _neuron(draft: Draft, node: Node, op: ops.Quantiser, cell: Cell) -> ops.Neur
     breakpoints = draft.keep(f"{node.name}.breakpoints", table.breakpoints)
     bias = draft.integers(f"{node.name}.bias", acc.bias)
     return ops.Neuron(op.lo, op.hi, breakpoints, values, bias, identity=not op.chain)
+
+
+def _integrate_fire(draft: Draft, node: Node, op: ops.Quantiser, cell: Cell) -> ops.IntegrateFire:
+    """The unit of the count is the threshold, on the accumulator's grid; it starts at half of that."""
+    acc = cell.source
+    assert acc is not None
+    if bool((acc.unit <= 0).any()):
+        raise GraphError(
+            where=f"'{node.name}', {node.origin}",
+            got="a negative or zero gain in front of a neuron",
+            known="integrate-and-fire neurons rise with their input",
+            do="put the gain into the weights in front of it, or convert with Lossless()",
+        )
+    threshold = (cell.unit / acc.unit).round().clamp(min=1)
+    name = draft.keep(f"{node.name}.threshold", _whole(threshold))
+    first = draft.keep(f"{node.name}.first", _whole((threshold / 2).ceil()))
+    bias = draft.integers(f"{node.name}.bias", acc.bias)
+    lo, hi = -draft.room if op.lo < 0 else 0, draft.room
+    return ops.IntegrateFire(lo, hi, name, first, bias, identity=not op.chain)

@@ -99,16 +99,34 @@ class QuantisedNetwork(nn.Module):
         Raises:
             DataError: empty or unfit calibration data.
         """
+        units: dict[str, Tensor] = {}
+        seen: dict[str, Tensor] = {}
         for name, samples in observe(self.graph, calibration).items():
             node = self.graph.by_name[name]
             if isinstance(node.op, ops.Input):
-                _check_alive(node, samples, alone=len(self.graph.inputs) == 1)
-                grid = input_grid(samples, self.levels.input.bits)
-                self.grid(node).copy_(torch.tensor(grid, dtype=torch.float64))
+                seen[name] = samples
             elif isinstance(node.op, ops.Quantiser | ops.Recurrence):
                 op = quantiser_of(node.op)
-                unit = choose_unit(samples, op.lo, op.hi, self.levels.observer)
-                self.log_units[self._slot_of[name]].data.copy_(unit.log2())
+                units[name] = choose_unit(samples, op.lo, op.hi, self.levels.observer)
+        self.lay(units, seen)
+
+    def lay(self, units: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> None:
+        """Take these units and choose the weight steps, in place.
+
+        Args:
+            units: of every quantiser and recurrence by node name, [channels or 1], above 0.
+            inputs: numbers seen of every input by node name, which its grid is to reach.
+
+        Raises:
+            DataError: an input of zeros alone.
+        """
+        for name, samples in inputs.items():
+            node = self.graph.by_name[name]
+            _check_alive(node, samples, alone=len(self.graph.inputs) == 1)
+            grid = input_grid(samples, self.levels.input.bits)
+            self.grid(node).copy_(torch.tensor(grid, dtype=torch.float64))
+        for name, unit in units.items():
+            self.log_units[self._slot_of[name]].data.copy_(unit.log2())
         for log_step in self.log_steps.values():
             log_step.data.fill_(torch.nan)
         with torch.no_grad():

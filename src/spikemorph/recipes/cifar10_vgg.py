@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikemorph.capture import capture
-from spikemorph.convert.lossless import convert
+from spikemorph.convert.methods import convert
 from spikemorph.data import Split
 from spikemorph.data.cifar import load_cifar10
 from spikemorph.evaluate.floats import evaluate_float

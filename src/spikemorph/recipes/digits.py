@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikemorph.capture import capture
-from spikemorph.convert.lossless import convert
+from spikemorph.convert.methods import convert
 from spikemorph.data import Dataset, Split, load
 from spikemorph.passes.levels import Levels
 from spikemorph.quantise import freeze, trainable

@@ -12,7 +12,7 @@ from typing import Any, Literal, final
 from torch import nn
 
 from spikemorph.convert.files import load, save
-from spikemorph.convert.lossless import convert
+from spikemorph.convert.methods import convert
 from spikemorph.data import Split
 from spikemorph.data.folders import cache
 from spikemorph.errors import FileError

@@ -7,21 +7,22 @@ float32 convolutions are not exact even below 2**24 where the backend picks one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from torch import Tensor
 
-from spikemorph.convert.network import Spikes, SpikingNetwork
+from spikemorph.convert.network import Spikes, SpikingNetwork, smallest
 from spikemorph.errors import RunError
 from spikemorph.evaluate import pooling
 from spikemorph.evaluate.integers import with_bias
+from spikemorph.evaluate.intervals import driven
 from spikemorph.evaluate.lengths import ended, valid_lengths
 from spikemorph.evaluate.linear import LINEAR, LINEAR_OPS, align_ranks
-from spikemorph.evaluate.steps import step_function
+from spikemorph.evaluate.steps import staircase, step_function
 from spikemorph.ir import ops
-from spikemorph.ir.graph import Node
+from spikemorph.ir.graph import Dialect, Node
 from spikemorph.ir.table import OpTable
 from spikemorph.run.cells import Cell, plan_of
 from spikemorph.run.handover import FRESH, Delta, Handover, Replay, replay_refused
@@ -50,7 +51,7 @@ class Moment:
     """One node at one step: its state before, what arrives, and how it sends.
 
     Args:
-        largest: the largest spike; None: an input that is injected at once.
+        sizes: the smallest and the largest spike; None: an input that is injected at once.
         hold: where the node takes part, and the count it keeps elsewhere.
     """
 
@@ -58,14 +59,14 @@ class Moment:
     tensors: Mapping[str, Tensor]
     state: tuple[Tensor, ...]
     arriving: tuple[Tensor, ...]
-    largest: int | None
+    sizes: tuple[int, int] | None
     hold: tuple[Tensor, Tensor] | None = None
 
 
 Rule = Callable[[Moment], Stepped]
 DENSE: OpTable[Rule] = OpTable(
     "dense",
-    ops.INTEGER_OPS,
+    ops.SPIKING_OPS,
     {ops.Recurrence: "runs as cells", **dict.fromkeys(ops.HOST, "computed after decoding")},
 )
 
@@ -169,8 +170,9 @@ class _Element:
         self.tally.open(self.cell)
         while steps is None or len(sent) < steps:
             raw = None if replayed is None else self._raw_train(replayed, len(sent))
-            state, deltas, pending = self._step(state, sending, holds, raw)
-            self.tally.advance(self.cell, deltas, pending, self._readouts(state))
+            tensors = self._driven(len(sent) + 1)
+            state, deltas, pending = self._step(tensors, state, sending, holds, raw)
+            self.tally.advance(self.cell, deltas, pending, self._readouts(state, tensors))
             sent.append(
                 {port.name: deltas[port.local] for port in self.cell.emitters} if raw is not None else {}
             )
@@ -189,8 +191,19 @@ class _Element:
             for port, target in held
         }
 
+    def _driven(self, steps: int) -> Mapping[str, Tensor]:
+        """The tensors, biases of a rate graph as they have added up."""
+        if self.cell.graph.dialect is not Dialect.RATE:
+            return self.tensors
+        return driven(replace(self.cell.graph, tensors=self.tensors), steps)
+
     def _step(
-        self, state: State, sending: Mapping[str, str], holds: Holds, replay: Mapping[str, Tensor] | None
+        self,
+        tensors: Mapping[str, Tensor],
+        state: State,
+        sending: Mapping[str, str],
+        holds: Holds,
+        replay: Mapping[str, Tensor] | None,
     ) -> tuple[State, dict[str, Tensor], Tensor]:
         """All nodes once, in data-flow order: a spike passes through every layer within its step."""
         after: dict[str, tuple[Tensor, ...]] = {}
@@ -206,31 +219,32 @@ class _Element:
             else:
                 arriving = tuple(deltas[name] for name in node.inputs)
                 self.tally.arrive(self.cell, node, arriving)
-            largest = self.network.spike.largest if node.name in sending else None
-            own, hold = state.get(node.name, ()), holds.get(node.name)
-            done = DENSE[type(node.op)](Moment(node, self.tensors, own, arriving, largest, hold))
+            spike = self.network.spike
+            sizes = (smallest(spike, node.op), spike.largest) if node.name in sending else None
+            again = isinstance(node.op, ops.Input) and self.cell.graph.dialect is Dialect.RATE
+            own, hold = () if again else state.get(node.name, ()), holds.get(node.name)
+            done = DENSE[type(node.op)](Moment(node, tensors, own, arriving, sizes, hold))
             after[node.name], deltas[node.name] = done.state, done.delta
             if done.pending is not None:
                 pending |= done.pending.reshape(pending.shape[0], -1).any(1)
         return after, deltas, pending
 
-    def _readouts(self, state: State) -> dict[str, Tensor]:
+    def _readouts(self, state: State, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raw = {}
         for port in self.cell.readouts:
             op = self.cell.graph.by_name[port.local].op
             assert isinstance(op, ops.Readout)
-            raw[port.local] = with_bias(op, state[port.local][0], self.tensors)
+            raw[port.local] = with_bias(op, state[port.local][0], tensors)
         return raw
 
 
 def _emit(moment: Moment, kept: Tensor, target: Tensor) -> Stepped:
     """One spike towards the target: S += clip(target - S, -m, m)."""
-    m = moment.largest
-    assert m is not None
+    assert moment.sizes is not None
     if moment.hold is not None:
         target = torch.where(moment.hold[0], target, moment.hold[1])
     count = moment.state[1] if moment.state else torch.zeros_like(target)
-    spike = (target - count).clamp(-m, m)
+    spike = (target - count).clamp(*moment.sizes)
     count = count + spike
     return Stepped((kept, count), spike, count != target)
 
@@ -242,12 +256,12 @@ def _accumulate(moment: Moment) -> Tensor:
 @DENSE.rule(ops.Input)
 def _input(moment: Moment) -> Stepped:
     (count,) = moment.arriving
-    if moment.largest is not None:
+    if moment.sizes is not None:
         return _emit(moment, count, count)
     return Stepped((count,), count - moment.state[0] if moment.state else count)
 
 
-@DENSE.rule(*(LINEAR_OPS & ops.INTEGER_OPS))
+@DENSE.rule(*(LINEAR_OPS & ops.SPIKING_OPS))
 def _linear(moment: Moment) -> Stepped:
     node = moment.node
     return Stepped((), LINEAR[type(node.op)](node.op, moment.arriving, moment.tensors))
@@ -270,6 +284,14 @@ def _neuron(moment: Moment) -> Stepped:
     acc = _accumulate(moment)
     target = step_function(op, with_bias(op, acc, tensors), tensors, moment.node.shape)
     return _emit(moment, acc, target)
+
+
+@DENSE.rule(ops.IntegrateFire)
+def _integrate_fire(moment: Moment) -> Stepped:
+    op, tensors = moment.node.op, moment.tensors
+    assert isinstance(op, ops.IntegrateFire)
+    acc = _accumulate(moment)
+    return _emit(moment, acc, staircase(op, with_bias(op, acc, tensors), tensors))
 
 
 @DENSE.rule(ops.MaxPool, ops.AMax)

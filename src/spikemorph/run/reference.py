@@ -7,7 +7,7 @@ this file says when.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never, final
 
 import numpy as np
@@ -15,10 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from spikemorph.convert.network import Analog, Spikes, SpikingNetwork
+from spikemorph.convert.network import Analog, Spikes, SpikingNetwork, smallest
 from spikemorph.errors import RunError
+from spikemorph.evaluate.intervals import driven
 from spikemorph.evaluate.lengths import ended, valid_lengths
-from spikemorph.ir.graph import Graph
+from spikemorph.ir.graph import Dialect, Graph
 from spikemorph.ir.ops import EMITTING, Input, Mul, Readout
 from spikemorph.run.cells import Cell, plan_of
 from spikemorph.run.handover import FRESH, Delta, Handover, Replay, replay_refused
@@ -108,11 +109,13 @@ def _play(
 ) -> Mapping[str, Memory]:
     """One element, step by step; the books are kept on the way."""
     steps, record, books = how
-    names = emitted_as(network, cell)
-    limits = dict.fromkeys(names, network.spike.largest)
+    names, most = emitted_as(network, cell), network.spike.largest
+    limits = {name: (smallest(network.spike, cell.graph.by_name[name].op), most) for name in names}
     numbers = integers(cell.graph)
     tally = Tally.of_nothing(cell.graph, limits, books.batch)
     while True:
+        if cell.graph.dialect is Dialect.RATE:
+            numbers = integers(replace(cell.graph, tensors=driven(cell.graph, tally.steps + 1)))
         moment = _step(cell.graph, numbers, limits, memory, holds)
         memory = moment.memory
         tally = tally.after(cell.graph, moment)
@@ -179,9 +182,17 @@ Holds = Mapping[str, tuple[npt.NDArray[np.bool_], Array]]
 
 
 def _step(
-    graph: Graph, numbers: Numbers, limits: Mapping[str, int], memory: Mapping[str, Memory], holds: Holds
+    graph: Graph,
+    numbers: Numbers,
+    limits: Mapping[str, tuple[int, int]],
+    memory: Mapping[str, Memory],
+    holds: Holds,
 ) -> Moment:
-    """Every node in order turns what its inputs sent in this step into what it sends itself."""
+    """Every node in order turns what its inputs sent in this step into what it sends itself.
+
+    The input of a rate graph is sent again at every step.
+    """
+    again = graph.dialect is Dialect.RATE
     deltas: dict[str, Array] = {}
     after: dict[str, Memory] = {}
     short: list[npt.NDArray[np.bool_]] = []
@@ -198,11 +209,11 @@ def _step(
         if node.name in holds:
             inside, kept = holds[node.name]
             target = np.where(inside, target, kept)
-        gap = target - before.reached
-        limit = limits.get(node.name)
-        delta = gap if limit is None else np.clip(gap, -limit, limit)
+        reached = np.zeros_like(target) if again and isinstance(node.op, Input) else before.reached
+        gap = target - reached
+        delta = np.clip(gap, *limits[node.name]) if node.name in limits else gap
         deltas[node.name] = delta
-        after[node.name] = Memory(arrived, before.reached + delta)
+        after[node.name] = Memory(arrived, reached + delta)
         short.append(any_of_sample(delta != gap))
     return Moment(after, deltas, np.any(np.stack(short), axis=0))
 

@@ -15,7 +15,7 @@ from spikemorph.convert.network import SpikingNetwork
 from spikemorph.ir.graph import Graph, Node
 from spikemorph.ir.ops import AxisMap, Conv, Linear, Mul, Scale
 from spikemorph.run.cells import Cell, Plan
-from spikemorph.run.record import Everything, LayerSpikes, Outputs, Record, SpikeCounts
+from spikemorph.run.record import Everything, LayerSpikes, Outputs, Record, SpikeCounts, kept_steps
 from spikemorph.run.reference_ops import Array, Numbers, same_rank
 from spikemorph.run.result import Run, Work
 
@@ -113,6 +113,8 @@ class Books:
     trace: dict[str, list[Array]]
     raws: list[Arrays] = field(default_factory=list)
     steps: int = 0
+    sent: Array = field(default_factory=lambda: np.zeros((), np.int64))
+    until: list[Array] = field(default_factory=list)
     element_steps: list[Array] = field(default_factory=list)
     settled: list[npt.NDArray[np.bool_]] = field(default_factory=list)
     work: list[tuple[Graph, dict[str, Array]]] = field(default_factory=list)
@@ -137,8 +139,10 @@ class Books:
         self.steps += 1
         for port in cell.readouts:
             self._place(self.raw[port.name], port.name, port.elements, moment.memory[port.local].reached)
-        if wanted(record, Outputs):
-            self.raws.append({name: each.copy() for name, each in self.raw.items()})
+        self.sent = self.sent + sum(_sum_of_sample(np.abs(moment.deltas[local])) for local in names)
+        kept = kept_steps(record)
+        if wanted(record, Outputs) and (kept is None or self.steps in kept):
+            self.keep_outputs()
         if wanted(record, LayerSpikes):
             for each in self.layers.values():
                 each.append(0)
@@ -151,6 +155,11 @@ class Books:
                 if port.local in names and not port.held:
                     spikes = moment.deltas[port.local]
                     self._place(self.trace[port.name][-1], port.name, port.elements, spikes)
+
+    def keep_outputs(self) -> None:
+        """The readouts as they are, and the spikes so far."""
+        self.raws.append({name: each.copy() for name, each in self.raw.items()})
+        self.until.append(zeros(self.batch) + self.sent)
 
     def element(
         self, cell: Cell, names: Mapping[str, str], tally: Tally, settled: npt.NDArray[np.bool_]
@@ -178,6 +187,9 @@ class Books:
         self, network: SpikingNetwork, counts: Mapping[str, Tensor], record: tuple[Record, ...]
     ) -> Run:
         """The result."""
+        kept = kept_steps(record)
+        while wanted(record, Outputs) and kept is not None and len(self.raws) < len(kept):
+            self.keep_outputs()
         layers = {name: np.array(each, np.int64) for name, each in self.layers.items()}
         return Run(
             graph=network.graph,
@@ -190,6 +202,9 @@ class Books:
             work=tuple(Work(graph, tensors(arrivals)) for graph, arrivals in self.work),
             counts=dict(counts) if wanted(record, SpikeCounts) else None,
             raws=tuple(tensors(each) for each in self.raws) if wanted(record, Outputs) else None,
+            spikes_until=torch.from_numpy(np.stack(self.until)) if wanted(record, Outputs) else None,
+            at=kept,
+            window=network.window,
             layer_steps=tensors(layers) if wanted(record, LayerSpikes) else None,
             trace=tensors({name: np.stack(each) for name, each in self.trace.items()})
             if wanted(record)

@@ -25,7 +25,7 @@ _HOST = "works on the decoded output, after the simulation"
 _NOTHING = np.iinfo(np.int64).min
 
 REFERENCE: OpTable[Rule] = OpTable(
-    "reference", ops.INTEGER_OPS, gaps={ops.Recurrence: "runs as cells", **dict.fromkeys(ops.HOST, _HOST)}
+    "reference", ops.SPIKING_OPS, gaps={ops.Recurrence: "runs as cells", **dict.fromkeys(ops.HOST, _HOST)}
 )
 
 
@@ -206,6 +206,15 @@ def _neuron(op: ops.Op, inputs: Inputs, numbers: Numbers) -> Array:
     for k in range(values.shape[-1]):
         target += np.where(reached == k, values[..., k], 0)
     return target
+
+
+@REFERENCE.rule(ops.IntegrateFire)
+def _integrate_fire(op: ops.Op, inputs: Inputs, numbers: Numbers) -> Array:
+    """How many spikes have been due: one when the sum reaches `first`, one more with every threshold."""
+    assert isinstance(op, ops.IntegrateFire)
+    accumulator = inputs[0] if op.bias is None else inputs[0] + numbers[op.bias]
+    due = 1 + np.floor_divide(accumulator - numbers[op.first], numbers[op.threshold])
+    return np.asarray(np.clip(due, op.lo, op.hi), np.int64)
 
 
 @REFERENCE.rule(ops.MaxPool)

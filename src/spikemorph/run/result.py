@@ -8,6 +8,7 @@ from typing import Any, final
 
 from torch import Tensor
 
+from spikemorph.convert.network import Window
 from spikemorph.errors import RunError
 from spikemorph.evaluate.decode import decode
 from spikemorph.ir.graph import Graph
@@ -48,7 +49,11 @@ class Run:
         layer_events: number of non-zero emissions, likewise.
         work: what reached every weight, for each cell that ran.
         counts: settled counts by emitting node, [batch, *shape], of every element, if recorded.
-        raws: after every step, as `raw`, if recorded.
+        raws: after every step (or after the steps `at`), as `raw`, if recorded.
+        spikes_until: [len(raws), batch] sum of |spike| over all that emits until then, if recorded.
+        at: the steps of `raws`; None: every step.
+        shown: those among them of `outputs`; None: all. The others are where windows begin.
+        window: of a rate network, the steps over which outputs are averaged.
         layer_steps: by emitting node, [steps] spikes summed over the batch, if recorded.
         trace: by emitting node, [steps, batch, *shape] signed spikes, if recorded. Without hand-over.
     """
@@ -65,6 +70,10 @@ class Run:
     raws: tuple[Mapping[str, Tensor], ...] | None = None
     layer_steps: Mapping[str, Tensor] | None = None
     trace: Mapping[str, Tensor] | None = None
+    spikes_until: Tensor | None = None
+    at: tuple[int, ...] | None = None
+    shown: tuple[int, ...] | None = None
+    window: Window | None = None
 
     @property
     def elements(self) -> int:
@@ -99,13 +108,35 @@ class Run:
 
     @property
     def output(self) -> Any:
-        """The module's own output structure, float32 tensors, at the end."""
-        return decode(self.graph, self.raw)
+        """The module's own output structure, float32 tensors, at the end.
+
+        Of a rate network: the mean over the steps of its window.
+        """
+        return self._decoded(self.raw, self.steps)
 
     @property
     def outputs(self) -> tuple[Any, ...] | None:
-        """`output` after every step, if recorded."""
-        return None if self.raws is None else tuple(decode(self.graph, raw) for raw in self.raws)
+        """`output` after every step (or after the steps `at`), if recorded.
+
+        Of a rate network as if the run had ended there.
+
+        """
+        if self.raws is None or self.shown == ():
+            return None
+        steps = range(1, len(self.raws) + 1) if self.at is None else self.at
+        shown = steps if self.shown is None else self.shown
+        return tuple(self._decoded(self.raws[steps.index(step)], step) for step in shown)
+
+    def _decoded(self, raw: Mapping[str, Tensor], steps: int) -> Any:
+        if self.window is None:
+            return decode(self.graph, raw)
+        first = self.window.first(steps)
+        if first == 0:
+            return decode(self.graph, raw, steps)
+        at = range(1, len(self.raws or ()) + 1) if self.at is None else self.at
+        assert self.raws is not None
+        before = self.raws[at.index(first)]
+        return decode(self.graph, {name: raw[name] - before[name] for name in raw}, steps - first)
 
     @property
     def spikes(self) -> int:

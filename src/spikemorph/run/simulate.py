@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import get_args
 
 from torch import Tensor
@@ -10,9 +11,10 @@ from torch import Tensor
 from spikemorph.convert.network import SpikingNetwork
 from spikemorph.errors import RunError, UsageError, expect
 from spikemorph.evaluate.encode import Samples, input_counts
+from spikemorph.evaluate.intervals import horizon
 from spikemorph.run.default import Engine, default_engine
 from spikemorph.run.handover import FRESH, Handover, check_handover
-from spikemorph.run.record import Record
+from spikemorph.run.record import Everything, Outputs, Record, kept_steps
 from spikemorph.run.result import Run
 
 
@@ -66,5 +68,29 @@ def simulate(
     for each in wanted:
         expect("simulate(record)", each, get_args(Record), "use SpikeCounts(), a tuple of records, or ()")
     check_handover("simulate(handover)", handover)
+    kept = _for_window(network, steps, wanted)
     counts = input_counts(network.graph, x, lengths)
-    return engine.run(network, counts, steps=steps, record=wanted, handover=handover, lengths=lengths)
+    run = engine.run(network, counts, steps=steps, record=kept, handover=handover, lengths=lengths)
+    return run if kept == wanted else replace(run, shown=kept_steps(wanted) or ())
+
+
+def _for_window(network: SpikingNetwork, steps: int | None, wanted: tuple[Record, ...]) -> tuple[Record, ...]:
+    """The records; of a rate network with where the windows of its outputs begin."""
+    if network.window is None:
+        return wanted
+    room = horizon(network.graph)
+    if steps is None or steps > room:
+        raise RunError(
+            where="simulate(steps)",
+            got=repr(steps),
+            known=f"a rate network never comes to rest, and its counts have room for {room} steps",
+            do="give the number of steps, such as steps=32",
+        )
+    if any(isinstance(each, Everything) for each in wanted):
+        return wanted
+    asked = [each for each in wanted if isinstance(each, Outputs)]
+    if any(each.steps is None for each in asked):
+        return wanted
+    ends = {steps, *(step for each in asked for step in each.steps or ())}
+    rest = tuple(each for each in wanted if not isinstance(each, Outputs))
+    return (*rest, Outputs(network.window.around(ends)))

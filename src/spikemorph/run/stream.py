@@ -21,7 +21,7 @@ from spikemorph.evaluate.encode import input_counts
 from spikemorph.files import atomic_write
 from spikemorph.ir import ops, structure
 from spikemorph.ir.elements import is_sequence
-from spikemorph.ir.graph import Graph, Node
+from spikemorph.ir.graph import Dialect, Graph, Node
 from spikemorph.ir.store import graph_hash
 from spikemorph.run.event import Event
 from spikemorph.run.handover import Delta
@@ -68,6 +68,13 @@ def stream(network: SpikingNetwork, *, batch: int = 1, saved: str | Path | None 
             got=repr(batch),
             known="a whole number of at least 1",
             do="give one for each stream",
+        )
+    if network.graph.dialect is Dialect.RATE:
+        raise RunError(
+            where="stream(network)",
+            got="a rate network, which never comes to rest",
+            known="streams send changes between settled frames",
+            do="convert with Lossless()",
         )
     if not Event().takes(network):
         raise RunError(

@@ -14,7 +14,7 @@ from spikemorph.errors import RunError
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Graph, Node
 from spikemorph.run.cells import Cell, Plan, scattered
-from spikemorph.run.record import Everything, LayerSpikes, Outputs, Record, SpikeCounts
+from spikemorph.run.record import Everything, LayerSpikes, Outputs, Record, SpikeCounts, kept_steps
 from spikemorph.run.result import Run, Work
 
 WORKING: tuple[type, ...] = (ops.Conv, ops.Linear, ops.AxisMap, ops.Scale, ops.Mul)
@@ -51,6 +51,12 @@ class Tally:
     element_steps: list[Tensor] = field(default_factory=list)
     element_settled: list[Tensor] = field(default_factory=list)
     steps: int = 0
+    until: list[Tensor] = field(default_factory=list)
+
+    @property
+    def kept(self) -> tuple[int, ...] | None:
+        """Steps after which outputs are kept; None: all."""
+        return kept_steps(self.record)
 
     @classmethod
     def begin(cls, network: SpikingNetwork, plan: Plan, batch: int, record: tuple[Record, ...]) -> Tally:
@@ -112,8 +118,14 @@ class Tally:
         for port in cell.readouts:
             axis = self.plan.graph.by_name[port.name].element_axis
             scattered(self.raw[port.name], axis, port.elements, raw[port.local].cpu())
-        if self.wants(Outputs):
-            self.raws.append({name: each.clone() for name, each in self.raw.items()})
+        if self.wants(Outputs) and (self.kept is None or self.steps in self.kept):
+            self.keep_outputs()
+
+    def keep_outputs(self) -> None:
+        """The readouts as they are, and the spikes so far."""
+        self.raws.append({name: each.clone() for name, each in self.raw.items()})
+        zero = torch.zeros(self.batch, dtype=torch.int64)
+        self.until.append(sum(self.spikes.values(), zero))
 
     def _keep_trace(self, cell: Cell, deltas: Mapping[str, Tensor]) -> None:
         places = [
@@ -143,6 +155,8 @@ class Tally:
             work: where the engine itself counted what arrived.
         """
         own = tuple(Work(graph, arrivals) for graph, arrivals in self.work.values())
+        while self.wants(Outputs) and self.kept is not None and len(self.raws) < len(self.kept):
+            self.keep_outputs()
         return Run(
             graph=self.network.graph,
             raw=self.raw,
@@ -156,6 +170,9 @@ class Tally:
             if self.wants(SpikeCounts)
             else None,
             raws=tuple(self.raws) if self.wants(Outputs) else None,
+            spikes_until=torch.stack(self.until) if self.wants(Outputs) else None,
+            at=self.kept,
+            window=self.network.window,
             layer_steps={name: torch.tensor(each, dtype=torch.int64) for name, each in self.layers.items()}
             if self.wants(LayerSpikes)
             else None,

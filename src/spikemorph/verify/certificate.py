@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from spikemorph.convert.network import Graded, Spikes, SpikingNetwork
-from spikemorph.errors import DataError, FileError, GraphError, expect
+from spikemorph.errors import DataError, FileError, expect
 from spikemorph.evaluate.batching import Batches, batches
 from spikemorph.evaluate.encode import input_counts, saturated
 from spikemorph.evaluate.ends import as_lengths
 from spikemorph.evaluate.integers import evaluate_counts
 from spikemorph.evaluate.intervals import accumulator_bounds
 from spikemorph.ir.elements import is_sequence
-from spikemorph.ir.graph import Dialect, Graph
+from spikemorph.ir.graph import Graph
 from spikemorph.ir.store import graph_hash
 from spikemorph.run.default import Engine, default_engine
 from spikemorph.run.handover import FRESH, Delta, Fresh, Handover
@@ -29,7 +29,7 @@ from spikemorph.run.schedule import schedule
 from spikemorph.verify.bounds import integer_type, steps_bound
 from spikemorph.verify.extent import Extent, emitting
 from spikemorph.verify.first import FirstDifference, first_of, flat_index
-from spikemorph.verify.structure import Difference, differences
+from spikemorph.verify.structure import Difference, check_dialects, differences
 
 FORMAT = 1
 CHUNK = 100
@@ -140,13 +140,7 @@ def verify(
     expect("verify(network)", network, (SpikingNetwork,), "the network first, then the graph, then the data")
     expect("verify(graph)", graph, (Graph,), "the network first, then the graph, then the data")
     expect("verify(handover)", handover, (Fresh, Delta), "use Fresh() or Delta()")
-    if graph.dialect is not Dialect.INTEGER:
-        raise GraphError(
-            where="verify(graph)",
-            got=f"dialect {graph.dialect.value}",
-            known="an integer graph, from quantise or freeze",
-            do="pass the graph that was converted",
-        )
+    check_dialects(network, graph)
     lengths = None if lengths is None else as_lengths(lengths)
     engine = default_engine(network) if engine is None else engine
     how, books = _How(engine, handover), _Books()

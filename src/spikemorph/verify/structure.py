@@ -7,8 +7,10 @@ from typing import final
 
 import torch
 
+from spikemorph.convert.network import SpikingNetwork
+from spikemorph.errors import GraphError
 from spikemorph.ir import ops
-from spikemorph.ir.graph import Graph, Node
+from spikemorph.ir.graph import Dialect, Graph, Node
 
 
 @final
@@ -87,3 +89,25 @@ def _of_tensor(layer: str, part: str, a: torch.Tensor, b: torch.Tensor) -> list[
     index = tuple(places[0].tolist())
     more = f" (and {len(places) - 1} more)" if len(places) > 1 else ""
     return [Difference(layer, f"{part}{list(index)}{more}", str(a[index].item()), str(b[index].item()))]
+
+
+def check_dialects(network: SpikingNetwork, graph: Graph) -> None:
+    """Nothing, for a lossless network and an integer graph.
+
+    Raises:
+        GraphError: anything else.
+    """
+    if network.graph.dialect is not Dialect.INTEGER:
+        raise GraphError(
+            where="verify(network)",
+            got="a rate network",
+            known="lossless networks equal a quantised one at rest; rates only approach the float network",
+            do="measure the gap over steps: spikemorph.measure.over_steps",
+        )
+    if graph.dialect is not Dialect.INTEGER:
+        raise GraphError(
+            where="verify(graph)",
+            got=f"dialect {graph.dialect.value}",
+            known="an integer graph, from quantise or freeze",
+            do="pass the graph that was converted",
+        )

@@ -39,6 +39,7 @@ def joined(parts: list[Part]) -> Run:
         ),
         counts=None if first.counts is None else rows("counts"),
         raws=None if first.raws is None else _raws(parts, most),
+        spikes_until=None if first.spikes_until is None else _until(parts, most),
         layer_steps=None if first.layer_steps is None else _layer_steps(parts, most),
         trace=None if first.trace is None else _trace(parts, most),
     )
@@ -63,11 +64,20 @@ def _runs(ran: Tensor, most: Tensor) -> Tensor:
     return torch.cat([torch.arange(wanted) < own for own, wanted in pairs])
 
 
+def _until(parts: list[Part], most: Tensor) -> Tensor:
+    found = []
+    for run, ran in parts:
+        assert run.spikes_until is not None
+        found.append(run.spikes_until if run.at is not None else run.spikes_until[_places(ran, most)])
+    return torch.cat(found, 1)
+
+
 def _raws(parts: list[Part], most: Tensor) -> tuple[dict[str, Tensor], ...]:
     steps = []
     for run, ran in parts:
         assert run.raws is not None
-        steps.append([run.raws[at] for at in _places(ran, most).tolist()])
+        places = range(len(run.raws)) if run.at is not None else _places(ran, most).tolist()
+        steps.append([run.raws[at] for at in places])
     return tuple(
         {name: torch.cat([each[name] for each in step]) for name in step[0]}
         for step in zip(*steps, strict=True)

@@ -13,9 +13,10 @@ from spikemorph.convert.network import SpikingNetwork
 from spikemorph.errors import RunError
 from spikemorph.evaluate.intervals import accumulator_bounds, intervals
 from spikemorph.evaluate.lengths import ended, valid_lengths
-from spikemorph.ir.graph import Graph
+from spikemorph.ir.graph import Dialect, Graph
+from spikemorph.run.dense import Dense
 from spikemorph.run.handover import FRESH, Handover, Replay, replay_refused
-from spikemorph.run.record import Record, SpikeCounts
+from spikemorph.run.record import Outputs, Record, SpikeCounts, kept_steps
 from spikemorph.run.result import Run
 
 LARGEST = 2**31 - 2
@@ -79,6 +80,7 @@ class Event:
         from spikemorph.run.event.chunks import joined
         from spikemorph.run.event.elements import Elements
         from spikemorph.run.event.plans import network_of
+        from spikemorph.run.event.timed import Timed, run_timed
         from spikemorph.run.event.whole import Task, run_whole
 
         if isinstance(handover, Replay):
@@ -90,6 +92,11 @@ class Event:
                 known="networks whose proven bounds fit int32",
                 do="use Dense(), or fewer levels or weight bits",
             )
+        some = all(isinstance(each, SpikeCounts | Outputs) for each in record)
+        timed = some and kept_steps(record) is not None
+        if network.graph.dialect is Dialect.RATE and not timed:
+            dense = Dense()
+            return dense.run(network, counts, steps=steps, record=record, handover=handover, lengths=lengths)
         known = network_of(network)
         counts = ended(network.graph, counts, lengths)
         valid = valid_lengths(network.graph, lengths, len(counts[0]))
@@ -100,6 +107,10 @@ class Event:
             chunk = tuple(each[start : start + self.batch] for each in counts)
             part = slice(start, start + self.batch)
             ends = {name: replace(each, lengths=each.lengths[part]) for name, each in valid.items()}
+            if timed and not ends and len(known.plan.cells) == 1:
+                kept = tuple(each.clone() for each in chunk)
+                parts.append(run_timed(Timed(known, kept, threads, steps, record)))
+                continue
             if not stepwise and not ends:
                 kept = tuple(each.clone() for each in chunk)  # a run is made again where its work is read
                 parts.append(run_whole(Task(known, kept, threads, steps, handover), record))

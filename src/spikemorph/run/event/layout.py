@@ -93,7 +93,7 @@ def _layout(graph: Graph, node: Node, found: Mapping[str, Layout]) -> Layout:
     if isinstance(op, BIJECTIVE):
         before = found[sources[0].name]
         return Layout(before.positions, before.channels, before.index[moved(op, sources[0].shape)])
-    if isinstance(op, ops.Neuron | ops.Readout | ops.Scale | ops.Add | ops.Mul):
+    if isinstance(op, ops.Neuron | ops.IntegrateFire | ops.Readout | ops.Scale | ops.Add | ops.Mul):
         for source in sources:
             if source.shape == node.shape:
                 return found[source.name]

@@ -18,17 +18,17 @@ from spikemorph.run.event.rows import merged, places_of, sourced, windowed
 from spikemorph.run.event.tracking import neuron, pool
 from spikemorph.run.event.views import Term, View, added, disjoint, joined, pieces, rearranged, spread
 
-SUMMING = (ops.Neuron, ops.MaxPool, ops.AMax, ops.Mul, ops.Readout)
+SUMMING = (ops.Neuron, ops.IntegrateFire, ops.MaxPool, ops.AMax, ops.Mul, ops.Readout)
 WEIGHTED = (ops.Conv, ops.Linear, ops.AxisMap, ops.Scale)
 THROUGH = (ops.Add, ops.Concat, ops.Reshape, ops.Permute, ops.Slice, ops.Pad)
 """Ops through which a linear op can add into the sums behind them."""
 
 
-def lower(graph: Graph, spikes: Mapping[str, int]) -> Program:
+def lower(graph: Graph, spikes: Mapping[str, tuple[int, int]]) -> Program:
     """Stages and edges of a feed-forward integer graph.
 
     Args:
-        spikes: by name of what emits, the largest spike.
+        spikes: by name of what emits, the smallest and the largest spike.
     """
     return _Lowering(graph, spikes).program()
 
@@ -36,7 +36,7 @@ def lower(graph: Graph, spikes: Mapping[str, int]) -> Program:
 class _Lowering:
     """State of one lowering."""
 
-    def __init__(self, graph: Graph, spikes: Mapping[str, int]) -> None:
+    def __init__(self, graph: Graph, spikes: Mapping[str, tuple[int, int]]) -> None:
         self.graph, self.spikes = graph, spikes
         self.layouts = layouts(graph)
         self.bounds = accumulator_bounds(graph)
@@ -70,7 +70,7 @@ class _Lowering:
                 self.views[node.name] = rearranged(op, views[0], shapes[0])
             case ops.Mul():
                 self._product(node)
-            case ops.Neuron() | ops.MaxPool() | ops.AMax() | ops.Readout():
+            case ops.Neuron() | ops.IntegrateFire() | ops.MaxPool() | ops.AMax() | ops.Readout():
                 self._tracking(node)
             case _:
                 number = self._stage(node, Kind.RELAY, _span(self.ranges[node.name]))
@@ -79,9 +79,9 @@ class _Lowering:
     # ---------------------------------------------------------------- stages
     def _stage(self, node: Node, kind: Kind, bound: int, layout: Layout | None = None) -> int:
         own = self.layouts[node.name] if layout is None else layout
-        largest = self.spikes.get(node.name, 0)
+        least, largest = self.spikes.get(node.name, (0, 0))
         start = np.zeros(own.size, dtype=np.int64)
-        self.stages.append(Stage(kind, node.name, own, own, bound, start, largest=largest))
+        self.stages.append(Stage(kind, node.name, own, own, bound, start, largest=largest, least=least))
         number = len(self.stages) - 1
         if node.name:
             self.number[node.name] = number

@@ -13,7 +13,8 @@ from spikemorph.run.event.layout import Ints
 from spikemorph.run.event.program import Edge, EdgeKind, Kind, Program, Stage
 from spikemorph.run.event.tables import LINE, Array, E, Packed, S, Sizes, flat
 
-EMITS = (Kind.CODED, Kind.NEURON, Kind.STEPS, Kind.POOL, Kind.WINDOWS)
+EMITS = (Kind.CODED, Kind.NEURON, Kind.FIRE, Kind.STEPS, Kind.POOL, Kind.WINDOWS)
+BY_LANE = (Kind.NEURON, Kind.FIRE)
 INPUTS = (Kind.ANALOG, Kind.CODED)
 
 
@@ -39,7 +40,7 @@ class Packing:
 
     def __init__(self) -> None:
         self.program, self.books = Program((), {}, ()), dict[str, int]()
-        self.counted = frozenset[int]()
+        self.counted, self.steady = frozenset[int](), frozenset[int]()
         self.joined: dict[int, int] = {}
         self.stages: list[list[int]] = []
         self.first = 0
@@ -57,6 +58,7 @@ class Packing:
         """
         self.program, self.books, self.first = program, dict(books), len(self.stages)
         self.joined = joined(program) if joins else {}
+        self.steady = steady(program)
         self.counted = frozenset(stage for each in program.arrivals for stage, _ in each.terms)
         for number, stage in enumerate(program.stages):
             self.stages.append(self._stage(stage, number))
@@ -89,6 +91,8 @@ class Packing:
         row[S.SUMS] = self.start[stage.wide].put(stage.start)
         row[S.COUNTS] = self.start[stage.wide].put(np.zeros(own.size, dtype=np.int64))
         row[S.LARGEST], row[S.LO] = stage.largest, stage.lo
+        row[S.HI], row[S.LEAST], row[S.STEADY] = stage.hi, stage.least, int(number in self.steady)
+        self.sizes[Sizes.SUMS] = max(self.sizes[Sizes.SUMS], sums.size)
         row[S.TRAIN] = self._reserve(Sizes.TRAIN, own.positions + 1)
         most = max(self.sizes[Sizes.POSITIONS], own.positions, sums.positions)
         self.sizes[Sizes.POSITIONS] = most
@@ -115,8 +119,9 @@ class Packing:
 
     def _tables(self, stage: Stage, row: list[int]) -> None:
         if stage.breakpoints is not None:
-            row[S.BREAK_COUNT] = stage.breakpoints.shape[0 if stage.kind is Kind.NEURON else 1]
-            pool = self.lanes[stage.wide] if stage.kind is Kind.NEURON else self.table
+            row[S.BREAK_COUNT] = stage.breakpoints.shape[0 if stage.kind in BY_LANE else 1]
+            row[S.PLACES] = int(stage.kind is Kind.FIRE and stage.breakpoints.shape[1] != stage.layout.padded)
+            pool = self.lanes[stage.wide] if stage.kind in BY_LANE else self.table
             row[S.BREAKS] = pool.put(stage.breakpoints)
         if stage.values is not None and stage.group is not None:
             row[S.VALUES], row[S.GROUP] = self.table.put(stage.values), self.table.put(stage.group)
@@ -205,6 +210,16 @@ def _code(numbers: Ints) -> int:
         if numbers.size == 0 or (numbers.min() >= np.iinfo(kind).min and numbers.max() <= np.iinfo(kind).max):
             return code
     return 2
+
+
+def steady(program: Program) -> frozenset[int]:
+    """What sends the same at every step where inputs do: inputs, and relays of nothing else."""
+    found: set[int] = set()
+    for number, stage in enumerate(program.stages):
+        relays = stage.kind is Kind.RELAY and all(edge.source in found for edge in stage.edges)
+        if stage.kind is Kind.ANALOG or (relays and stage.edges and not stage.start.any()):
+            found.add(number)
+    return frozenset(found)
 
 
 def joined(program: Program) -> dict[int, int]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikemorph.convert.network import Spikes, SpikingNetwork
+from spikemorph.convert.network import Spikes, SpikingNetwork, smallest
 from spikemorph.run.cells import Cell, Plan, plan_of
 from spikemorph.run.event.compose import composed
 from spikemorph.run.event.lower import lower
@@ -140,7 +140,7 @@ class _Same:
         self.network = network
 
     def _key(self) -> tuple[object, ...]:
-        return id(self.network.graph), self.network.spike, self.network.encoding
+        return id(self.network.graph), self.network.spike, self.network.encoding, self.network.window
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Same) and other._key() == self._key()
@@ -169,7 +169,9 @@ def programs_of(known: Network, *, compose: bool) -> dict[int, Program]:
     for cell in known.plan.cells:
         if id(cell.graph) in found:
             continue
-        spikes = dict.fromkeys(emissions(known.network, cell), known.network.spike.largest)
+        spike = known.network.spike
+        names = emissions(known.network, cell)
+        spikes = {name: (smallest(spike, cell.graph.by_name[name].op), spike.largest) for name in names}
         program = lower(composed(cell.graph) if compose else cell.graph, spikes)
         found[id(cell.graph)] = program
         alike.setdefault(cell.layout, []).append(program)
@@ -221,6 +223,8 @@ def space_for(packed: Packed, spikes: int, steps: int) -> Space:
         sent=zeros(32, np.int32),
         listed=zeros(int(sizes[Sizes.REACH]) + 64, np.int32),
         snap=np.zeros(int(sizes[Sizes.SNAP]) * steps, dtype=np.int32),
+        pace=np.zeros(steps, dtype=np.int64),
+        drive=np.zeros(int(sizes[Sizes.SUMS]), dtype=np.int32),
         hits=np.zeros(int(sizes[Sizes.HITS]), dtype=np.int32),
         totals=np.zeros(len(T), dtype=np.int64),
     )

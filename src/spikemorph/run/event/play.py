@@ -11,6 +11,7 @@ from spikemorph.run.event.emit import (
     reach_windows,
     send_product,
 )
+from spikemorph.run.event.firing import begin_drive, emit_firing, end_drive, enter_again
 from spikemorph.run.event.program import EdgeKind, Kind
 from spikemorph.run.event.scatter import add_dense, add_grouped, add_links, add_straight, add_units
 from spikemorph.run.event.tables import (
@@ -38,7 +39,8 @@ ROWS, GROUPED, STRAIGHT = int(EdgeKind.ROWS), int(EdgeKind.GROUPED), int(EdgeKin
 UNITS = int(EdgeKind.UNITS)
 ANALOG, CODED, NEURON, POOL = int(Kind.ANALOG), int(Kind.CODED), int(Kind.NEURON), int(Kind.POOL)
 STEPS, WINDOWED = int(Kind.STEPS), int(Kind.WINDOWS)
-PRODUCT, READOUT = int(Kind.PRODUCT), int(Kind.READOUT)
+PRODUCT, READOUT, FIRE = int(Kind.PRODUCT), int(Kind.READOUT), int(Kind.FIRE)
+RELAY, STEADY = int(Kind.RELAY), int(S.STEADY)
 STAGES, SNAP_SIZE = int(Sizes.STAGES), int(Sizes.SNAP)
 TOP, SIZE, EVENTS, PENDING = int(T.TOP), int(T.SIZE), int(T.EVENTS), int(T.PENDING)
 LAST_SPIKE, LAST_PENDING, UNSETTLED = int(T.LAST_SPIKE), int(T.LAST_PENDING), int(T.UNSETTLED)
@@ -94,6 +96,8 @@ def send(
     kind = stage[KIND]
     if kind == PRODUCT:
         return send_product(acc, stage, space, train)
+    if kind == FIRE:
+        return emit_firing(acc, stage, lanes, space, train)
     hold = len(held[0]) > 0 and stage[HOLD] >= 0
     if kind in (STEPS, WINDOWED) or (hold and kind in (NEURON, POOL)):
         return emit_singly(acc, stage, packed.table, lanes, space, train, everything, held)
@@ -151,8 +155,42 @@ def clear(acc: Array, packed: Packed, stage: Array, first: int) -> None:
 
 
 @compiled
+def bring_steady(
+    acc: Array, start: Array, packed: Packed, stage: Array, space: Space, how: How, step: int
+) -> None:
+    """What enters a stage of a rate network at every step: found in the first, then added again."""
+    if step > 0:
+        enter_again(acc, stage[SUMS], stage[SUM_SIZE], space.drive)
+        return
+    begin_drive(acc, start, stage[SUMS], stage[SUM_SIZE], space.drive, how.fresh == 1)
+    for e in range(stage[EDGE], stage[EDGE_END]):
+        if packed.stages[packed.edges[e][SOURCE], STEADY] == 1:
+            bring(acc, stage[SUMS], packed, e, space, step, how.most)
+    end_drive(acc, stage[SUMS], stage[SUM_SIZE], space.drive)
+
+
+@compiled
+def begin_stage(acc: Array, packed: Packed, stage: Array, space: Space, fresh: bool, own: bool) -> int:
+    """Nothing is pending; from rest where asked for; steps that the sources ran."""
+    sources = 1
+    for e in range(stage[EDGE], stage[EDGE_END]):
+        sources = max(sources, space.length[packed.edges[e][SOURCE]])
+    space.pending[: stage[POSITIONS]] = 0
+    if stage[POOLS] >= 0:
+        pool = packed.stages[stage[POOLS]]
+        space.pooled[: pool[POSITIONS]] = 0
+        if fresh:
+            clear(acc, packed, pool, pool[COUNTS])
+    if own:
+        clear(acc, packed, stage, stage[SUMS])
+    space.totals[PENDING] = False
+    return sources
+
+
+@compiled
 def run_stage(
     acc: Array,
+    start: Array,
     lanes: Array,
     packed: Packed,
     number: int,
@@ -163,29 +201,25 @@ def run_stage(
 ) -> int:
     """A stage over all steps, until its sources have ended and nothing is pending."""
     stage = packed.stages[number]
-    sources = 1
-    for e in range(stage[EDGE], stage[EDGE_END]):
-        sources = max(sources, space.length[packed.edges[e][SOURCE]])
-    space.pending[: stage[POSITIONS]] = 0
-    if stage[POOLS] >= 0:
-        pool = packed.stages[stage[POOLS]]
-        space.pooled[: pool[POSITIONS]] = 0
-        if how.fresh == 1:
-            clear(acc, packed, pool, pool[COUNTS])
-    if how.fresh == 1:
-        clear(acc, packed, stage, stage[SUMS])
-    totals, step = space.totals, 0
-    totals[PENDING] = False
-    kind = stage[KIND]
+    kind, totals, step = stage[KIND], space.totals, 0
+    steady, driven = how.drive == 1 and stage[STEADY] == 1, how.drive == 1 and kind in (FIRE, READOUT, RELAY)
+    sources = begin_stage(acc, packed, stage, space, how.fresh == 1, how.fresh == 1 or steady)
     while True:
-        if (how.steps > 0 and step >= how.steps) or (step >= sources and totals[PENDING] == 0):
+        if steady and step == 1:
+            break
+        if (how.steps > 0 and step >= how.steps) or (
+            how.drive == 0 and step >= sources and totals[PENDING] == 0
+        ):
             break
         if step >= how.most:
             return MORE_STEPS
+        if driven and not steady:
+            bring_steady(acc, start, packed, stage, space, how, step)
         for e in range(stage[EDGE], stage[EDGE_END]):
-            bring(acc, stage[SUMS], packed, e, space, step, how.most)
-        events = totals[EVENTS]
-        every = how.everything == 1 and step == 0
+            if steady or how.drive == 0 or packed.stages[packed.edges[e][SOURCE], STEADY] == 0:
+                bring(acc, stage[SUMS], packed, e, space, step, how.most)
+        events, size = totals[EVENTS], totals[SIZE]
+        every = (how.everything == 1 and step == 0) or driven
         if stage[POOLS] >= 0:
             pool = packed.stages[stage[POOLS]]
             train = pool[TRAIN] * how.most + step * (pool[POSITIONS] + 1)
@@ -197,6 +231,8 @@ def run_stage(
             train = stage[TRAIN] * how.most + step * (stage[POSITIONS] + 1)
             if not send(acc, lanes, packed, stage, targets, space, train, every, step == 0, held):
                 return MORE_SPIKES
+        if stage[BOOK] >= 0:
+            space.pace[step] += totals[SIZE] - size
         step += 1
         if stage[BOOK] >= 0 and totals[EVENTS] > events:
             totals[LAST_SPIKE] = max(totals[LAST_SPIKE], step)
@@ -229,15 +265,21 @@ def play(
     """
     totals = space.totals
     totals[:] = 0
+    if how.snap == 1:
+        space.pace[:] = 0
     for number in range(stages[0], stages[1]):
         stage = packed.stages[number]
         if stage[JOINED] == 1:
             continue
         size, events, pooled = totals[SIZE], totals[EVENTS], totals[POOLED]
         if stage[WIDE] == 1:
-            ended = run_stage(state[1], packed.lanes32, packed, number, targets, space, how, held)
+            ended = run_stage(
+                state[1], packed.start32, packed.lanes32, packed, number, targets, space, how, held
+            )
         else:
-            ended = run_stage(state[0], packed.lanes16, packed, number, targets, space, how, held)
+            ended = run_stage(
+                state[0], packed.start16, packed.lanes16, packed, number, targets, space, how, held
+            )
         if ended != DONE:
             return ended
         pooled = totals[POOLED] - pooled
@@ -289,7 +331,7 @@ def play_batch(
             counted[i] = 0
             return i, ended
         if how.work == 1:
-            count_hits(packed, space, how.most, stages)
+            count_hits(packed, space, how.most, stages, 1)
         totals = space.totals
         marks[i, 0] = totals[LAST_SPIKE]
         marks[i, 1] = how.steps if how.steps > 0 else totals[LAST_PENDING] + 1
@@ -299,17 +341,18 @@ def play_batch(
 
 
 @compiled
-def count_hits(packed: Packed, space: Space, most: int, stages: tuple[int, int]) -> None:
-    """Add the events of a sample, place by place."""
+def count_hits(packed: Packed, space: Space, most: int, stages: tuple[int, int], again: int) -> None:
+    """Add the events of a sample, place by place; what is steady sends the same so many times."""
     for number in range(stages[0], stages[1]):
         stage = packed.stages[number]
         if stage[HITS] < 0:
             continue
         row, hits = stage[POSITIONS] + 1, stage[HITS]
+        times = again if stage[STEADY] == 1 else 1
         for step in range(space.length[number]):
             at = stage[TRAIN] * most + step * row
             for j in range(space.train[at], space.train[at + stage[POSITIONS]]):
-                space.hits[hits + (space.place[j] >> 1)] += 1
+                space.hits[hits + (space.place[j] >> 1)] += times
 
 
 @compiled

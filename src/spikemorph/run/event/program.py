@@ -39,6 +39,8 @@ class Kind(IntEnum):
     PRODUCT = 7
     """Sends the change of the product of two sums."""
     READOUT = 8
+    FIRE = 9
+    """Integrates and fires, and loses its threshold with every spike; vectorised."""
 
 
 class EdgeKind(IntEnum):
@@ -95,9 +97,11 @@ class Stage:
         bound: largest |integer| in the accumulators.
         start: [sums.size] accumulators at rest, the bias.
         largest: of one spike; 0 for what is not a spike.
-        breakpoints: NEURON [n, padded]; STEPS [groups, n].
+        breakpoints: NEURON [n, padded]; STEPS [groups, n]; FIRE [2, padded or size]: first, threshold.
         values: STEPS [groups, n + 1].
         group: STEPS [size], -1 for unused places.
+        hi: FIRE: the largest count.
+        least: FIRE: the most negative spike.
         windows: POOL [positions, taps], WINDOWS [size, taps]; -1 for none.
     """
 
@@ -110,6 +114,8 @@ class Stage:
     edges: list[Edge] = field(default_factory=list)
     largest: int = 0
     lo: int = 0
+    hi: int = 0
+    least: int = 0
     breakpoints: Ints | None = None
     values: Ints | None = None
     group: Ints | None = None

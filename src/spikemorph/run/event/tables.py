@@ -61,6 +61,13 @@ class S(IntEnum):
     """The stage that alone reads this one and runs with it, -1: none."""
     JOINED = 29
     """1: runs with the stage that it reads, whose counts are its sums."""
+    HI = 30
+    LEAST = 31
+    """The most negative spike of an integrate-and-fire neuron."""
+    PLACES = 32
+    """0: its thresholds are by channel, 1: by place."""
+    STEADY = 33
+    """1: in a rate network it sends the same at every step, and so it runs once."""
 
 
 class E(IntEnum):
@@ -131,6 +138,8 @@ class Sizes(IntEnum):
     STAGES = 7
     REACH = 8
     """Most numbers that reach one position."""
+    SUMS = 9
+    """Most sums of one stage."""
 
 
 class Space(NamedTuple):
@@ -155,6 +164,10 @@ class Space(NamedTuple):
     """int32: where the rows of weights of all spikes that reach a position start."""
     snap: Array
     """int32: sums of readouts after every step."""
+    pace: Array
+    """int64 [steps]: spikes of all emitters in every step."""
+    drive: Array
+    """int32: what enters a stage at every step."""
     hits: Array
     """int32: events by place."""
     totals: Array
@@ -195,6 +208,8 @@ class How(NamedTuple):
     """Steps that a train has room for."""
     work: int
     """1: events are counted place by place."""
+    drive: int = 0
+    """1: inputs and biases enter at every step."""
 
 
 DONE, MORE_SPIKES, MORE_STEPS = 0, 1, 2

@@ -125,7 +125,7 @@ def play_tape(
             enter(tape, cell, memory[sample], targets)
             making[:] = 0
             stages = (cell[STAGE], cell[STAGE_END])
-            own = How(how.steps, 0 if goes_on else 1, everything, 0, 0, how.most, how.work)
+            own = How(how.steps, 0 if goes_on else 1, everything, 0, 0, how.most, how.work, 0)
             ended = play(packed, state, targets, space, own, held, making, stages)
             if ended != DONE:
                 counted[sample] = 0
@@ -133,7 +133,7 @@ def play_tape(
                 return sample, ended
             counted[sample] += making
             if how.work == 1:
-                count_hits(packed, space, how.most, stages)
+                count_hits(packed, space, how.most, stages, 1)
             totals = space.totals
             marks[sample, number, 0] = totals[LAST_SPIKE]
             marks[sample, number, 1] = how.steps if how.steps > 0 else totals[LAST_PENDING] + 1

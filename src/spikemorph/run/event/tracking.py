@@ -1,4 +1,4 @@
-"""What stages track: step functions as tables of breakpoints, maxima as tables of windows."""
+"""What stages track: step functions as tables of breakpoints, maxima as tables of windows, thresholds."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ MOST = 64
 def neuron(stage: Stage, node: Node, tensors: Mapping[str, Tensor]) -> None:
     """Bias and breakpoints of a neuron or a readout, laid out as the stage."""
     op = node.op
-    assert isinstance(op, ops.Neuron | ops.Readout)
+    assert isinstance(op, ops.Neuron | ops.IntegrateFire | ops.Readout)
     if op.bias is not None:
         bias = np.broadcast_to(tensors[op.bias].long().numpy(), node.shape).reshape(-1)
         stage.start[stage.layout.index] = bias
     if isinstance(op, ops.Readout):
+        return
+    if isinstance(op, ops.IntegrateFire):
+        _firing(stage, node, op, tensors)
         return
     breakpoints = tensors[op.breakpoints].long().numpy()
     rows = breakpoints.reshape(-1, breakpoints.shape[-1]).clip(-stage.bound - 1, stage.bound + 1)
@@ -43,6 +46,26 @@ def neuron(stage: Stage, node: Node, tensors: Mapping[str, Tensor]) -> None:
     stage.breakpoints = rows
     stage.group = np.full(stage.layout.size, -1)
     stage.group[stage.layout.index] = group
+
+
+def _firing(stage: Stage, node: Node, op: ops.IntegrateFire, tensors: Mapping[str, Tensor]) -> None:
+    """First threshold and distance of the others, by channel where all positions agree, else by place.
+
+    Unused places never fire: zero lies between their thresholds.
+    """
+    stage.kind, stage.lo, stage.hi = Kind.FIRE, op.lo, op.hi
+    stage.bound = max(stage.bound, abs(op.lo), abs(op.hi))
+    table = np.empty((2, stage.layout.size), dtype=np.int64)
+    table[0], table[1] = 1, stage.bound
+    for row, name in enumerate((op.first, op.threshold)):
+        numbers = np.broadcast_to(tensors[name].long().numpy(), node.shape).reshape(-1)
+        table[row, stage.layout.index] = np.minimum(numbers, stage.bound)
+    by_position = table.reshape(2, stage.layout.positions, stage.layout.padded)
+    used = np.zeros(stage.layout.size, dtype=bool)
+    used[stage.layout.index] = True
+    whole = used.reshape(stage.layout.positions, -1).all(0) | ~used.reshape(stage.layout.positions, -1).any(0)
+    alike = bool((by_position == by_position[:, :1]).all()) and bool(whole.all())
+    stage.breakpoints = np.ascontiguousarray(by_position[:, 0]) if alike else table
 
 
 def _groups(front: tuple[int, ...], shape: tuple[int, ...]) -> Ints:

@@ -1,4 +1,4 @@
-"""Vector instructions as LLVM builds them: step functions, maxima, lists of spikes, 32 lanes at once.
+"""Vector instructions as LLVM builds them: step functions, firing, maxima, lists of spikes, 32 lanes at once.
 
 LLVM cuts the vectors to what the processor has.
 Arithmetic is modulo the width of the accumulator, so an intermediate overflow is harmless: the static bound
@@ -118,6 +118,63 @@ def step_block(
 
     index = [types.int64] * 2
     return types.int64(acc, *index, thr, *index, *index, types.int64, sent), codegen
+
+
+@instruction
+def fire_block(
+    typing: Any,
+    acc: Any,
+    at: Any,
+    own: Any,
+    thr: Any,
+    first: Any,
+    width: Any,
+    ends: Any,
+    sizes: Any,
+    sent: Any,
+) -> Any:
+    """32 membranes at acc[at], counts at acc[own]: fire where they are due, and lose a threshold for each.
+
+    thr[first + lane] is the first threshold, thr[first + width + lane] how far the others are apart. Spikes
+    within sizes and counts within ends go to sent[0:32] (int32); which fired.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        sums = ir.VectorType(ir.IntType(kinds[0].dtype.bitwidth), STEP_LANES)
+        wide = ir.VectorType(I32, STEP_LANES)
+        place = data(context, builder, kinds[0], args[0], args[1], sums)
+        counts = data(context, builder, kinds[0], args[0], args[2], sums)
+        due = load(builder, data(context, builder, kinds[3], args[3], args[4], sums))
+        apart = load(builder, data(context, builder, kinds[3], args[3], builder.add(args[4], args[5]), sums))
+        total, count = load(builder, place), load(builder, counts)
+        ends, sizes = (cgutils.unpack_tuple(builder, each, 2) for each in (args[6], args[7]))
+        spike = cgutils.alloca_once_value(builder, ir.Constant(sums, None))
+        up, down = (cgutils.alloca_once_value(builder, due) for _ in range(2))
+        with cgutils.for_range(builder, sizes[1]):
+            over = builder.icmp_signed(">=", total, builder.load(up))
+            builder.store(builder.sub(builder.load(spike), builder.sext(over, sums)), spike)
+            builder.store(builder.add(builder.load(up), apart), up)
+        with cgutils.for_range(builder, builder.neg(sizes[0])):
+            builder.store(builder.sub(builder.load(down), apart), down)
+            under = builder.icmp_signed("<", total, builder.load(down))
+            builder.store(builder.add(builder.load(spike), builder.sext(under, sums)), spike)
+        found = builder.load(spike)
+        for end, sign in ((ends[1], "<"), (ends[0], ">")):
+            room = builder.sub(splat(builder, resize(builder, end, sums.element), sums), count)
+            found = builder.select(builder.icmp_signed(sign, found, room), found, room)
+        store(builder, builder.sub(total, builder.mul(found, apart)), place)
+        store(builder, builder.add(count, found), counts)
+        store(
+            builder,
+            resize(builder, found, wide),
+            data(context, builder, kinds[8], args[8], I64(0), wide),
+        )
+        return _mask(builder, builder.icmp_signed("!=", found, ir.Constant(sums, None)))
+
+    pair = types.UniTuple(types.int64, 2)  # type: ignore[no-untyped-call]
+    index = [types.int64] * 2
+    return types.int64(acc, *index, thr, *index, pair, pair, sent), codegen
 
 
 @instruction

@@ -1,0 +1,136 @@
+"""From a float graph to integrate-and-fire neurons in integers: what all rate conversions share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import final
+
+from spikemorph.convert.balance import Balanced, neurons
+from spikemorph.convert.network import Analog, Spike, SpikingNetwork, Window
+from spikemorph.errors import GraphError, LevelsError
+from spikemorph.ir import ops
+from spikemorph.ir.functions import Clamp, Relu
+from spikemorph.ir.graph import Dialect, Graph, Node
+from spikemorph.ir.store import graph_hash
+from spikemorph.passes import plan as plan_graph
+from spikemorph.passes.absorb import absorb_gains
+from spikemorph.passes.levels import Levels, PerChannel, PerTensor
+from spikemorph.quantise.integer import rate_graph
+from spikemorph.quantise.network import QuantisedNetwork
+
+ROOM = 1024
+"""Steps that counts have room for, halved until every accumulator fits int32."""
+LEAST_ROOM = 64
+
+
+@final
+@dataclass(frozen=True)
+class Planned:
+    """A graph of neurons to be, the levels it was planned with, and the float graph it came from."""
+
+    graph: Graph
+    levels: Levels
+    source: Graph
+
+
+def planned(graph: Graph, *, per_channel: bool, weight_bits: int) -> Planned:
+    """Neurons to be, where maps compose; gains are in the weights.
+
+    Raises:
+        GraphError: no float graph, or ops whose result does not grow in proportion with time.
+    """
+    if graph.dialect is not Dialect.FLOAT:
+        raise GraphError(
+            where="the graph",
+            got=f"dialect {graph.dialect.value}",
+            known="rate-coded conversion takes the captured float graph",
+            do="pass the result of capture(model, example_inputs)",
+        )
+    granularity = PerChannel() if per_channel else PerTensor()
+    levels = Levels(activation=255, identity=255, weight_bits=weight_bits, granularity=granularity)
+    made = absorb_gains(plan_graph(graph, levels))
+    refused = [(node, why) for node in made.body if (why := _unfit(made, node)) is not None]
+    if refused:
+        raise GraphError(
+            where="; ".join(f"'{node.name}', {node.origin}" for node, _ in refused[:5]),
+            got="; ".join(dict.fromkeys(why for _, why in refused)),
+            known="rates carry ReLU, ReLU6 and clamps at 0, max-pools behind them, and everything linear",
+            do="convert with Lossless(), which takes any activation and products",
+        )
+    return Planned(made, levels, graph)
+
+
+def _unfit(graph: Graph, node: Node) -> str | None:
+    """Why the rate of a node does not follow the rates of its inputs; None where it does."""
+    match node.op:
+        case ops.Mul():
+            return "a product: of two rates it would grow with the square of time"
+        case ops.Recurrence():
+            return "a recurrence"
+        case ops.Quantiser(chain=chain):
+            for link in chain:
+                if not isinstance(link, Relu) and not (isinstance(link, Clamp) and link.lo == 0):
+                    return f"the activation {type(link).__name__}"
+        case ops.MaxPool() | ops.AMax():
+            source = graph.by_name[node.inputs[0]]
+            while not isinstance(source.op, ops.Quantiser | ops.Input | ops.MaxPool | ops.AMax):
+                source = graph.by_name[source.inputs[0]]
+            if isinstance(source.op, ops.Input):
+                return "a max-pool right behind the input"
+    return None
+
+
+def spiking(plan: Planned, found: Balanced, spike: Spike, window: Window) -> SpikingNetwork:
+    """The network on integer grids.
+
+    Raises:
+        LevelsError: accumulators that leave int32 within a few steps.
+    """
+    network = QuantisedNetwork(plan.graph, plan.levels)
+    network.lay(found.thresholds, found.inputs)
+    room = ROOM
+    while True:
+        try:
+            rates = rate_graph(network, room)
+            break
+        except LevelsError:
+            room //= 2
+            if room < LEAST_ROOM:
+                raise
+    bits = max(
+        node.op.hi.bit_length() + (node.op.lo < 0) for node in rates.inputs if isinstance(node.op, ops.Input)
+    )
+    return SpikingNetwork(rates, spike, Analog(bits), graph_hash(plan.source), window)
+
+
+def first_spikes(graph: Graph, found: Balanced) -> int:
+    """Steps until the first spikes have come through the longest chain of neurons.
+
+    A layer needs (threshold - v(0)) / E[activation] steps for its earliest channel, v(0) = threshold / 2
+    (arXiv 2409.03368, section 4.3).
+    """
+    after: dict[str, float] = {}
+    for node in graph.nodes:
+        before = max((after[name] for name in node.inputs), default=0.0)
+        own = _wait(found, node.name) if isinstance(node.op, ops.Quantiser) else 0.0
+        after[node.name] = before + own
+    return math.ceil(max((after[name] for name in graph.outputs), default=0.0))
+
+
+def _wait(found: Balanced, name: str) -> float:
+    mean, threshold = found.means[name].abs(), found.thresholds[name]
+    live = mean > 0
+    return float((threshold[live] / 2 / mean[live]).min()) if bool(live.any()) else 0.0
+
+
+Progress = Callable[[int, int], None]
+
+
+def silent_channels(found: Balanced) -> Mapping[str, int]:
+    """Layers with channels that calibration never saw active, and how many."""
+    return {name: n for name, n in found.silent.items() if n}
+
+
+__all__ = ["first_spikes", "neurons", "planned", "Progress", "silent_channels", "spiking"]
