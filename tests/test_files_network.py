@@ -102,7 +102,7 @@ def refused(path: Path) -> FileError:
         ({"spike": "ternary"}, "spike 'ternary'"),
         ({"spike": ["ternary"]}, "spike ['ternary']"),
         ({"spike": {}}, "spike {}"),
-        ({"spike": {"kind": "binary"}}, "spike {'kind': 'binary'}"),
+        ({"spike": {"kind": "unary"}}, "spike {'kind': 'unary'}"),
         ({"spike": {"kind": ["graded"]}}, "spike {'kind': ['graded']}"),
         ({"spike": {"kind": "graded"}}, "spike {'kind': 'graded'}"),
         *(
