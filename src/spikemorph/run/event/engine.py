@@ -13,6 +13,7 @@ from spikemorph.convert.network import SpikingNetwork
 from spikemorph.errors import RunError
 from spikemorph.evaluate.intervals import accumulator_bounds, intervals
 from spikemorph.evaluate.lengths import ended, valid_lengths
+from spikemorph.ir import ops
 from spikemorph.ir.graph import Dialect, Graph
 from spikemorph.run.dense import Dense
 from spikemorph.run.handover import FRESH, Handover, Replay, replay_refused
@@ -60,7 +61,13 @@ class Event:
 
     def takes(self, network: SpikingNetwork) -> bool:
         """Whether every proven bound of the network fits int32."""
-        return largest(network.graph) < LARGEST
+        thresholds = [
+            int(network.graph.tensors[node.op.threshold].max())
+            for node in network.graph.nodes
+            if isinstance(node.op, ops.IntegrateFire)
+        ]
+        furthest = (1 + network.spike.largest) * max(thresholds, default=0)
+        return max(largest(network.graph), furthest) < LARGEST
 
     def run(
         self,

@@ -54,12 +54,12 @@ def _firing(stage: Stage, node: Node, op: ops.IntegrateFire, tensors: Mapping[st
     Unused places never fire: zero lies between their thresholds.
     """
     stage.kind, stage.lo, stage.hi = Kind.FIRE, op.lo, op.hi
-    stage.bound = max(stage.bound, abs(op.lo), abs(op.hi))
-    table = np.empty((2, stage.layout.size), dtype=np.int64)
-    table[0], table[1] = 1, stage.bound
+    furthest = (1 + stage.largest) * int(tensors[op.threshold].max())
+    stage.bound = max(stage.bound, abs(op.lo), abs(op.hi), furthest)
+    table = np.ones((2, stage.layout.size), dtype=np.int64)
     for row, name in enumerate((op.first, op.threshold)):
         numbers = np.broadcast_to(tensors[name].long().numpy(), node.shape).reshape(-1)
-        table[row, stage.layout.index] = np.minimum(numbers, stage.bound)
+        table[row, stage.layout.index] = numbers
     by_position = table.reshape(2, stage.layout.positions, stage.layout.padded)
     used = np.zeros(stage.layout.size, dtype=bool)
     used[stage.layout.index] = True
