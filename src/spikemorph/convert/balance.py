@@ -19,7 +19,7 @@ from spikemorph.evaluate.batching import Batches, batches
 from spikemorph.evaluate.floats import evaluate_float
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Graph, Node
-from spikemorph.passes.levels import Max, Percentile
+from spikemorph.passes.levels import LeastSquares, Max, Percentile
 from spikemorph.quantise.observe import observe, rows_of
 from spikemorph.quantise.scale import TINY, choose_unit
 
@@ -137,6 +137,48 @@ def balance(
     return _filled(thresholds, means, done, observe(_inputs_alone(graph), calibration))
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class LeastSquaresIn:
+    """Thresholds at which so many spikes can say the activations best: least squared error, unit by unit.
+
+    In `steps` steps a neuron can send 0..steps spikes (0..largest * steps where they are graded), so its
+    activation lies on a grid; the threshold is the one whose grid, clipping and rounding together, costs the
+    least. Unlike local threshold balancing it knows the steps, and needs one pass.
+
+    Args:
+        steps: of the runs to come.
+        largest: of one spike, for graded ones.
+
+    Raises:
+        LevelsError: out of range.
+    """
+
+    steps: int
+    largest: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in (("steps", self.steps), ("largest", self.largest)):
+            if not _whole(value):
+                raise LevelsError(
+                    where=f"LeastSquaresIn({name})",
+                    got=repr(value),
+                    known="a whole number of at least 1",
+                    do="give the steps of the runs to come, such as LeastSquaresIn(32)",
+                )
+
+
+def fit(graph: Graph, calibration: Batches, how: LeastSquaresIn) -> Balanced:
+    """Thresholds of the least squared error in a number of steps."""
+    seen = observe(graph, calibration)
+    most = how.steps * how.largest
+    units = {
+        node.name: choose_unit(seen[node.name], _lowest(node) * most, most, LeastSquares())
+        for node in neurons(graph)
+    }
+    return _seen(graph, seen, {name: unit * how.steps for name, unit in units.items()})
+
+
 def read_off(graph: Graph, calibration: Batches, how: Max | Percentile) -> Balanced:
     """Thresholds at the largest activation, or at a percentile of those above zero: the classic baseline.
 
@@ -144,6 +186,11 @@ def read_off(graph: Graph, calibration: Batches, how: Max | Percentile) -> Balan
     """
     seen = observe(graph, calibration)
     found = {node.name: choose_unit(seen[node.name], _lowest(node), 1, how) for node in neurons(graph)}
+    return _seen(graph, seen, found)
+
+
+def _seen(graph: Graph, seen: Mapping[str, Tensor], found: Thresholds) -> Balanced:
+    """Thresholds chosen from samples of all activations."""
     dead = {name: seen[name].abs().amax(1) <= TINY for name in found}
     thresholds = {name: torch.where(dead[name], 0.0, each) for name, each in found.items()}
     means = {name: seen[name].mean(1).double() for name in found}

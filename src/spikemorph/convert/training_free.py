@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from spikemorph.convert.balance import LocalThresholdBalancing, balance
+from spikemorph.convert.balance import LeastSquaresIn, LocalThresholdBalancing, balance, fit
 from spikemorph.convert.network import Binary, Graded, Spike, SpikingNetwork, Ternary, Window
 from spikemorph.convert.rates import Progress, first_spikes, planned, spiking
 from spikemorph.errors import LevelsError, expect
@@ -59,14 +59,19 @@ class TrainingFree:
         weight_bits: of the integer weights, 2..8.
     """
 
-    balancing: LocalThresholdBalancing = LocalThresholdBalancing()
+    balancing: LocalThresholdBalancing | LeastSquaresIn = LocalThresholdBalancing()
     readout: Delayed = Delayed()
     spike: Spike = Binary()
     per_channel: bool = True
     weight_bits: int = 8
 
     def __post_init__(self) -> None:
-        expect("TrainingFree(balancing)", self.balancing, (LocalThresholdBalancing,), "wrap the iterations")
+        expect(
+            "TrainingFree(balancing)",
+            self.balancing,
+            (LocalThresholdBalancing, LeastSquaresIn),
+            "use LocalThresholdBalancing(), or LeastSquaresIn(32) for runs of 32 steps",
+        )
         expect("TrainingFree(readout)", self.readout, (Delayed,), "use Delayed()")
         expect("TrainingFree(spike)", self.spike, (Binary, Ternary, Graded), "use Binary()")
 
@@ -79,7 +84,10 @@ def training_free(
 ) -> SpikingNetwork:
     """The spiking network of a float graph."""
     plan = planned(graph, per_channel=method.per_channel, weight_bits=method.weight_bits)
-    found = balance(plan.graph, calibration, method.balancing, progress)
+    if isinstance(method.balancing, LeastSquaresIn):
+        found = fit(plan.graph, calibration, method.balancing)
+    else:
+        found = balance(plan.graph, calibration, method.balancing, progress)
     start = first_spikes(plan.graph, found) if method.readout.start is None else method.readout.start
     window = Window(start, method.readout.least)
     return spiking(plan, found, method.spike, window)
