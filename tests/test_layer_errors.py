@@ -12,14 +12,18 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import spikemorph as sm
+from spikemorph.convert.methods import convert
+from spikemorph.convert.network import Binary
+from spikemorph.convert.rate import Rate
 from spikemorph.errors import GraphError, UsageError
 from spikemorph.evaluate.floats import evaluate_float
 from spikemorph.ir.graph import Graph
-from spikemorph.levels import Levels, Max, Override, PerChannel
+from spikemorph.levels import Levels, Max, Override, Percentile, PerChannel
 from spikemorph.measure.beside import lay_beside
 from spikemorph.measure.layers import LayerErrors, layer_errors
 from spikemorph.passes.plan import sources_of_outputs
 from test_quantise import FINE, drawn
+from test_rates import case
 
 torch.set_num_threads(1)
 
@@ -272,3 +276,43 @@ def test_behind_an_identity_neuron_and_an_affine_map_nothing_is_added(model: nn.
     assert "identity" in {layer.kind for layer in made.layers}
     assert made.layers[-1].added is not None
     assert made.layers[-1].added < 0.01
+
+
+# ---------------------------------------------------------------- rates
+@pytest.mark.parametrize("spike", [sm.Ternary(), sm.Graded(3)])
+def test_rates_come_closer_with_steps_layer_by_layer(spike: sm.Ternary | sm.Graded) -> None:
+    _, graph, x = case()
+    network = convert(graph, Rate(Max(), spike=spike), x)
+    few, many = (layer_errors(network, x[:8], graph, steps=steps) for steps in (4, 256))
+    assert {layer.quantisation for layer in many.layers} == {None}
+    assert {layer.unsettled for layer in many.layers} == {None}
+    kinds = [layer.kind for layer in many.layers]
+    assert {"input", "neuron", "pool", "identity", "output"} == set(kinds)
+    for before, after in zip(few.layers, many.layers, strict=True):
+        assert after.error is not None
+        assert before.error is not None
+        assert after.error < 0.05
+        assert after.kind == "input" or before.error > after.error
+        assert after.added is not None
+        assert after.added < 0.03
+    assert few.first_broken is not None
+    assert few.verdict.endswith("run more steps")
+
+
+def test_rates_above_one_spike_a_step_are_clipped() -> None:
+    _, graph, x = case()
+    network = convert(graph, Rate(Percentile(50), spike=Binary()), x)
+    made = layer_errors(network, x[:8], graph, steps=64)
+    assert made.first_broken is not None
+    assert made.first_broken.clipped is not None
+    assert made.first_broken.clipped > 0.02
+    assert "clipped" in made.verdict
+
+
+def test_rates_need_steps_and_the_float_network() -> None:
+    _, graph, x = case()
+    network = convert(graph, Rate(), x)
+    with pytest.raises(UsageError, match="a rate network without steps"):
+        layer_errors(network, x[:2], graph)
+    with pytest.raises(UsageError, match="without its float network"):
+        layer_errors(network, x[:2], steps=8)

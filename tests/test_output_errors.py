@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 import spikemorph as sm
+from spikemorph.convert.methods import convert
 from spikemorph.convert.network import SpikingNetwork
+from spikemorph.convert.rate import Rate
 from spikemorph.data import Split
 from spikemorph.errors import DataError, GraphError, MissingData, RunError
 from spikemorph.ir.graph import Graph
-from spikemorph.levels import Levels
+from spikemorph.levels import Levels, Max
 from spikemorph.measure.errors import OutputErrors, output_errors
 from spikemorph.recipes import RECIPES
+from test_rates import case
 
 torch.set_num_threads(1)
 
@@ -141,6 +144,22 @@ def test_a_recurrent_regression_runs_its_steps_in_every_element() -> None:
         float((sm.simulate(network, x).output - y).double().square().mean())
     )
     assert made.float_to_labels["output"] < rows[1].to_labels
+
+
+def test_rates_have_no_rest() -> None:
+    _, graph, x = case()
+    network = convert(graph, Rate(Max()), x)
+    made = output_errors(network, x[:12], graph, steps=(8, 64, 256))
+    assert [row.steps for row in made.rows] == [8, 64, 256]
+    assert made.rows[0].relative > made.rows[1].relative > made.rows[2].relative
+    assert made.rows[2].correlation is not None
+    assert made.rows[2].correlation > 0.99
+    got, wanted = sm.simulate(network, x[:12], steps=64).output, sm.evaluate(graph, x[:12])
+    assert made.rows[1].largest == pytest.approx(float((got - wanted).abs().max()))
+    with pytest.raises(RunError):
+        output_errors(network, x[:2], graph, steps=(10**6,))
+    with pytest.raises(RunError):
+        output_errors(network, x[:2], graph, steps=())
 
 
 # ---------------------------------------------------------------- bad input

@@ -164,7 +164,7 @@ def _errors(
 
 def _show_errors(errors: LayerErrors) -> None:
     if errors.layers[0].error is None:
-        rows = [[each.name, f"{each.unsettled:.3f}", _percent(each.silent)] for each in errors.layers]
+        rows = [[each.name, f"{each.judged:.3f}", _percent(each.silent)] for each in errors.layers]
         output.table("error by layer, against the QNN", ["layer", "error", "silent %"], rows)
         output.show(errors.verdict)
         output.show(f"no float network to compare with: {HOW}")

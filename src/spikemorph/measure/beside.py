@@ -1,4 +1,4 @@
-"""A float network laid beside the integer graph that was made from it, neuron by neuron.
+"""A float network laid beside the integer or rate graph that was made from it, neuron by neuron.
 
 Both have the same names: a neuron is called after the last function of its chain, an identity neuron after
 the value that it stands for.
@@ -34,7 +34,7 @@ class Beside:
 
     Args:
         planned: with an identity where the integer graph has an identity neuron.
-        graph: the integer graph.
+        graph: the integer or rate graph.
     """
 
     planned: Graph
@@ -80,7 +80,7 @@ def lay_beside(float_graph: Graph, graph: Graph) -> Beside:
 
     Args:
         float_graph: as captured from the model that `graph` was quantised from.
-        graph: integer dialect.
+        graph: integer or rate dialect.
 
     Raises:
         GraphError: another dialect, or a network of another architecture.
@@ -114,7 +114,7 @@ def _with_identities(planned: Graph, graph: Graph) -> Graph:
         guards = {name: guard for name, guard in guards.items() if (node.name, guard) in guarded}
         made.append(replace(node, inputs=tuple(guards.get(name, name) for name in node.inputs)))
         guard = graph.by_name.get(f"{node.name}{IDENTITY}")
-        if guard is not None and isinstance(guard.op, ops.Neuron):
+        if guard is not None and isinstance(guard.op, ops.Neuron | ops.IntegrateFire):
             op = ops.Quantiser((), guard.op.lo, guard.op.hi)
             made.append(replace(node, name=guard.name, op=op, inputs=(node.name,)))
     return planned.with_nodes(made)

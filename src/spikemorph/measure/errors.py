@@ -100,16 +100,17 @@ def output_errors(
         x: samples, as `simulate` takes them, or a loader of batches.
         float_graph: from `capture`.
         steps: rising, from 1 on; in every element of a sequence.
-        quiescent: at rest as well.
+        quiescent: at rest as well; rate networks have no rest.
         labels: nested like the outputs, None for none: targets of the shape of an output, or for a row of
             scores one class a sample, int64.
         watch: told how many samples are done.
 
     Raises:
-        RunError: no steps, steps below 1 or not rising.
+        RunError: no steps, steps below 1 or not rising, or more than a rate network has room for.
         GraphError: another float network.
         DataError: samples or labels that do not fit, outputs that are class numbers alone.
     """
+    quiescent = quiescent and network.window is None
     _check_steps(steps, quiescent=quiescent)
     _check_float(network.graph, float_graph)
     paths, targets = paths_of(network.graph.structure), _targets(network.graph, labels)
@@ -223,17 +224,16 @@ def _outputs(
 ) -> Iterator[tuple[int | None, Any]]:
     """(steps, decoded outputs), None for those at rest."""
     engine, handover = how
+    rest: list[int | None] = [None] if quiescent else []
     if schedule(network.graph).elements > 1:
-        for step in [*steps, *([None] if quiescent else [])]:
+        for step in [*steps, *rest]:
             run = simulate(network, inputs, steps=step, engine=engine, handover=handover)
             yield step, run.output
         return
-    run = simulate(network, inputs, steps=None if quiescent else max(steps), engine=engine, record=Outputs())
-    outputs = run.outputs
-    assert outputs is not None
-    for step in steps:
-        yield step, outputs[min(step, len(outputs)) - 1]
-    if quiescent:
+    record = Outputs(steps) if steps else ()
+    run = simulate(network, inputs, steps=None if rest else max(steps), engine=engine, record=record)
+    yield from zip(steps, run.outputs or (), strict=True)
+    if rest:
         yield None, run.output
 
 

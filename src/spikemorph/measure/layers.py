@@ -5,6 +5,9 @@ relative: ||decoded - float|| / ||float||, Euclidean over all samples and places
 as silence. What a layer *adds* is its distance from what the float layer makes of the very activations that
 arrive there, decoded ones with all errors made before. So a layer that only hands on what it was given adds
 nothing, and no layer is blamed for what another one did.
+
+In a rate network the decoded activation is count x unit / steps, over all steps, whatever its readout window;
+there is no QNN, and nothing settles.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ CHUNK = 32
 @final
 @dataclass(frozen=True, slots=True)
 class LayerError:
-    """One layer; None where no float network was given to compare with.
+    """One layer; None where no float network was given to compare with, or where a rate network has no QNN.
 
     Args:
         kind: input, neuron, identity, pool or output.
@@ -60,7 +63,7 @@ class LayerError:
     added: float | None
     quantisation: float | None
     quantisation_added: float | None
-    unsettled: float
+    unsettled: float | None
     cosine: float | None
     clipped: float | None
     clipping: float | None
@@ -70,7 +73,7 @@ class LayerError:
     @property
     def judged(self) -> float:
         """What it adds; without a float network, how far it is from rest."""
-        return self.unsettled if self.added is None else self.added
+        return (self.unsettled or 0.0) if self.added is None else self.added
 
 
 @final
@@ -100,7 +103,7 @@ class LayerErrors:
         if layer is None:
             worst = max(self.layers, key=lambda each: each.judged)
             if worst.added is None:
-                return f"no layer breaks: '{worst.name}' is farthest from rest, by {worst.unsettled:.2f}"
+                return f"no layer breaks: '{worst.name}' is farthest from rest, by {worst.judged:.2f}"
             return f"no layer breaks: '{worst.name}' adds the most, {worst.added:.2f}"
         return f"'{layer.name}' ({layer.origin}) breaks first: {_reason(layer, self.threshold)}"
 
@@ -119,13 +122,15 @@ class LayerErrors:
 
 def _reason(layer: LayerError, threshold: float) -> str:
     if layer.added is None:
-        return f"it is {layer.unsettled:.2f} away from rest; run more steps"
+        return f"it is {layer.judged:.2f} away from rest; run more steps"
     adds = f"it adds an error of {layer.added:.2f}"
     if layer.quantisation_added is not None and layer.quantisation_added <= threshold:
         return f"{adds}, the QNN only {layer.quantisation_added:.2f}: it is not settled; run more steps"
     if layer.clipped and layer.clipping is not None and layer.clipping > 0.5:
         share = f"{100 * layer.clipped:.2g} % of its counts, which are clipped"
         return f"{adds}, most of it in {share}; calibrate on data of this range, or with the observer max"
+    if layer.quantisation is None:
+        return f"{adds}; run more steps"
     return f"{adds}; give its module more levels or weight bits"
 
 
@@ -151,8 +156,16 @@ def layer_errors(
     Raises:
         GraphError: the float network is another one, or the units of counts are not known.
         DataError: samples that do not fit.
-        UsageError: a threshold that is no positive number.
+        UsageError: a threshold that is no positive number; a rate network without steps or a float network.
     """
+    rates = network.window is not None
+    if rates and (float_graph is None or steps is None):
+        raise UsageError(
+            where="layer_errors(network)",
+            got="a rate network without " + ("steps" if steps is None else "its float network"),
+            known="its activations are counts by the number of steps, and it has no QNN to compare with",
+            do="give both: layer_errors(network, x, float_graph, steps=32)",
+        )
     if not threshold > 0:
         raise UsageError(
             where="layer_errors(threshold)",
@@ -163,14 +176,15 @@ def layer_errors(
     beside = None if float_graph is None else lay_beside(float_graph, network.graph)
     if beside is not None:
         _check_units(network.graph)
-    books = {node.name: LayerSums(node, network.graph) for node in layers_of(network.graph)}
+    scale = (steps, network.spike.largest) if rates and steps is not None else (1, 1)
+    books = {node.name: LayerSums(node, network.graph, *scale) for node in layers_of(network.graph)}
     samples, size = 0, network.graph.samples_at_once(CHUNK)
     for inputs in batches(network.graph, x, size=max(1, size // 4), where="samples"):
         run = simulate(network, inputs, steps=steps, engine=engine, record=SpikeCounts())
         assert run.counts is not None
         given = input_counts(network.graph, inputs)
         entered = {node.name: given[place] for place, node in enumerate(network.graph.inputs)}
-        qnn = evaluate_counts(network.graph, given)
+        qnn = None if rates else evaluate_counts(network.graph, given)
         _enter(books, {**run.counts, **run.raw, **entered}, qnn, beside, inputs)
         samples += len(inputs[0])
         watch(samples)
@@ -197,20 +211,20 @@ def _check_units(graph: Graph) -> None:
 def _enter(
     books: Mapping[str, LayerSums],
     snn: Mapping[str, Tensor],
-    qnn: Mapping[str, Tensor],
+    qnn: Mapping[str, Tensor] | None,
     beside: Beside | None,
     inputs: tuple[Tensor, ...],
 ) -> None:
     """One batch: counts and readout integers of both networks by layer, and what the float network has."""
     spiking = {name: each.decoded(snn[name]) for name, each in books.items()}
-    resting = {name: each.decoded(qnn[name]) for name, each in books.items()}
+    resting = {} if qnn is None else {name: each.decoded(qnn[name]) for name, each in books.items()}
     for name, each in books.items():
-        each.add_spiking(snn[name], spiking[name], resting[name])
+        each.add_spiking(snn[name], spiking[name], resting.get(name))
     if beside is None:
         return
 
     def plain(name: str, value: Tensor) -> Tensor:
-        books[name].add_float(value, spiking[name], resting[name])
+        books[name].add_float(value, spiking[name], resting.get(name))
         return value
 
     def with_spikes(name: str, value: Tensor) -> Tensor:
@@ -222,21 +236,21 @@ def _enter(
         return resting[name].to(value.dtype)
 
     with torch.no_grad():
-        for seen in (plain, with_spikes, at_rest):
+        for seen in (plain, with_spikes) if qnn is None else (plain, with_spikes, at_rest):
             beside.walk(inputs, seen)
 
 
 def _layer(sums: LayerSums) -> LayerError:
-    known = sums.compared
+    known, settles = sums.compared, sums.has_rest
     return LayerError(
         name=sums.node.name,
         kind=sums.kind,
         origin=str(sums.node.origin),
         error=sums.relative("error") if known else None,
         added=sums.relative("added") if known else None,
-        quantisation=sums.relative("quantisation") if known else None,
-        quantisation_added=sums.relative("quantisation_added") if known else None,
-        unsettled=sums.relative("unsettled"),
+        quantisation=sums.relative("quantisation") if known and settles else None,
+        quantisation_added=sums.relative("quantisation_added") if known and settles else None,
+        unsettled=sums.relative("unsettled") if settles else None,
         cosine=sums.cosine() if known else None,
         clipped=sums.share_clipped() if known else None,
         clipping=sums.share_of_clipping() if known else None,

@@ -19,13 +19,16 @@ class LayerSums:
     Args:
         node: an input, a readout, or one that emits.
         graph: that it belongs to; has its unit.
+        steps: of a rate graph, in which its counts add up; 1 of an integer graph.
+        largest: of a rate graph, what a neuron sends at most in a step.
     """
 
-    def __init__(self, node: Node, graph: Graph) -> None:
-        self.node, self.graph = node, graph
+    def __init__(self, node: Node, graph: Graph, steps: int = 1, largest: int = 1) -> None:
+        self.node, self.graph, self.steps, self.largest = node, graph, steps, largest
         self.unit = _unit(node, graph).float()
         self.squares: defaultdict[str, float] = defaultdict(float)
         self.counts, self.clipped = 0, 0
+        self.has_rest = False
         self.active: Tensor | None = None
         self.active_float: Tensor | None = None
 
@@ -33,37 +36,55 @@ class LayerSums:
     def decoded(self, integers: Tensor) -> Tensor:
         """Activations float32 [batch, *shape] of counts, outputs of readout integers."""
         op = self.node.op
-        if not isinstance(op, ops.Readout):
+        if isinstance(op, ops.Input):
             return integers.float() * self.unit
-        value = integers.double() * self.graph.tensors[op.scale]
+        if not isinstance(op, ops.Readout):
+            return integers.float() * (self.unit / self.steps)
+        value = integers.double() * self.graph.tensors[op.scale] / self.steps
         return (value if op.offset is None else value + self.graph.tensors[op.offset]).float()
 
-    def add_spiking(self, counts: Tensor, spiking: Tensor, resting: Tensor) -> None:
-        """Integers and decoded activations of the spiking network, and those of the QNN."""
-        self._square("unsettled", spiking - resting)
-        self._square("resting", resting)
+    def add_spiking(self, counts: Tensor, spiking: Tensor, resting: Tensor | None) -> None:
+        """Integers and decoded activations of the spiking network, and those of the QNN if there is one."""
+        if resting is not None:
+            self.has_rest = True
+            self._square("unsettled", spiking - resting)
+            self._square("resting", resting)
         self.counts += counts.numel()
         self.active = _either(self.active, self._channels(counts))
 
-    def add_float(self, value: Tensor, spiking: Tensor, resting: Tensor) -> None:
+    def add_float(self, value: Tensor, spiking: Tensor, resting: Tensor | None) -> None:
         """What the float network has there."""
         self._square("float", value)
         self._square("spiking", spiking)
         self._square("error", spiking - value)
-        self._square("quantisation", resting - value)
+        if resting is not None:
+            self._square("quantisation", resting - value)
         self.squares["product"] += float((spiking.double() * value).sum())
         self.active_float = _either(self.active_float, self._channels(value))
 
     def add_own(self, value: Tensor, counts: Tensor, spiking: Tensor) -> None:
         """What the float layer makes of the activations that arrive in the spiking network."""
         self._square("added", spiking - value)
-        op = self.node.op
-        neuron = op.cell if isinstance(op, ops.Recurrence) else op
-        if isinstance(neuron, ops.Neuron | ops.Input):
-            above = (counts >= neuron.hi) & (value > (neuron.hi + 0.5) * self.unit)
-            below = (counts <= neuron.lo) & (value < (neuron.lo - 0.5) * self.unit)
+        ends = self._ends()
+        if ends is not None:
+            lo, hi, unit = ends
+            above = (counts >= hi) & (value > (hi + 0.5) * unit)
+            below = (counts <= lo) & (value < (lo - 0.5) * unit)
             self.clipped += int((above | below).sum())
             self._square("clipped", (spiking - value)[above | below])
+
+    def _ends(self) -> tuple[int, int, Tensor] | None:
+        """The range of counts and what one stands for; None of what has no range of its own."""
+        op = self.node.op
+        neuron = op.cell if isinstance(op, ops.Recurrence) else op
+        match neuron:
+            case ops.IntegrateFire(lo=lo, hi=hi):
+                most = self.steps * self.largest
+                return max(lo, -most), min(hi, most), self.unit / self.steps
+            case ops.Neuron(lo=lo, hi=hi) | ops.Input(lo=lo, hi=hi):
+                return lo, hi, self.unit
+            case _:
+                return None
 
     def add_own_resting(self, value: Tensor, resting: Tensor) -> None:
         """The same of those that arrive in the QNN."""
@@ -90,7 +111,7 @@ class LayerSums:
                 return "output"
             case ops.MaxPool() | ops.AMax():
                 return "pool"
-            case ops.Neuron(identity=True):
+            case ops.Neuron(identity=True) | ops.IntegrateFire(identity=True):
                 return "identity"
             case _:
                 return "neuron"
