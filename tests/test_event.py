@@ -163,7 +163,7 @@ def test_room_that_grows_keeps_what_samples_of_any_length_sent(monkeypatch: pyte
 def program(model: nn.Module, x: Tensor, levels: sm.Levels) -> tuple[Graph, Program]:
     torch.manual_seed(0)
     graph = sm.quantise(sm.capture(model.eval(), x[:2]), x, levels)
-    return graph, lower(graph, {node.name: 1 for node in graph.neurons})
+    return graph, lower(graph, {node.name: (-1, 1) for node in graph.neurons})
 
 
 class Blocks(nn.Module):

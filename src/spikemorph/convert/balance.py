@@ -81,7 +81,7 @@ class Balanced:
 
     Args:
         thresholds: of every neuron, above zero.
-        means: of what every neuron sends, by channel, float64 [channels or 1].
+        means: of the size of what every neuron sends, by channel, float64 [channels or 1].
         silent: by neuron, how many channels were never active.
         iterations: that were made; 0 where thresholds are read off.
         inputs: numbers seen of every input.
@@ -122,7 +122,7 @@ def balance(
         thresholds[node.name] = threshold + how.rate * 2 * over
         growth = max(growth, float(over.max() / thresholds[node.name].max().clamp(min=TINY)))
         clipped = _clipped(node, value, thresholds[node.name])
-        sums[node.name] = 0.9 * sums[node.name] + 0.1 * rows_of(node, clipped).mean(1).double()
+        sums[node.name] = 0.9 * sums[node.name] + 0.1 * rows_of(node, clipped).abs().mean(1).double()
         return clipped
 
     done = 0
@@ -193,7 +193,7 @@ def _seen(graph: Graph, seen: Mapping[str, Tensor], found: Thresholds) -> Balanc
     """Thresholds chosen from samples of all activations."""
     dead = {name: seen[name].abs().amax(1) <= TINY for name in found}
     thresholds = {name: torch.where(dead[name], 0.0, each) for name, each in found.items()}
-    means = {name: seen[name].mean(1).double() for name in found}
+    means = {name: seen[name].abs().mean(1).double() for name in found}
     inputs = {node.name: seen[node.name] for node in graph.inputs}
     return _filled(thresholds, means, 0, inputs)
 

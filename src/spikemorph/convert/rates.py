@@ -120,7 +120,7 @@ def first_spikes(graph: Graph, found: Balanced) -> int:
 
 
 def _wait(found: Balanced, name: str) -> float:
-    mean, threshold = found.means[name].abs(), found.thresholds[name]
+    mean, threshold = found.means[name], found.thresholds[name]
     live = mean > 0
     return float((threshold[live] / 2 / mean[live]).min()) if bool(live.any()) else 0.0
 
