@@ -42,6 +42,8 @@ def save(network: SpikingNetwork | Graph, path: str | Path) -> None:
         "encoding": _encoding_out(network.encoding),
         "source": network.source,
     }
+    if network.ramp != 1:
+        extra["ramp"] = network.ramp
     if network.window is not None:
         extra["window"] = {"start": network.window.start, "least": network.window.least}
     store.write(Path(path), network.graph, "network", extra)
@@ -64,10 +66,13 @@ def load(path: str | Path) -> SpikingNetwork | Graph:
         raise _damaged(path, f"source {source!r}")
     spike, encoding = _spike_in(path, extra.get("spike")), _encoding_in(path, extra.get("encoding"))
     window = _window_in(path, extra.get("window"))
+    ramp = extra.get("ramp", 1)
+    if type(ramp) is not int or not 1 <= ramp <= LONGEST:
+        raise _damaged(path, f"ramp {ramp!r}")
     rates = graph.dialect is Dialect.RATE
     if rates != (window is not None) or (isinstance(spike, Binary) and not rates):
         raise _damaged(path, f"dialect {graph.dialect.value}, spike {spike!r}, window {window!r}")
-    return SpikingNetwork(graph, spike, encoding, source, window)
+    return SpikingNetwork(graph, spike, encoding, source, window, ramp)
 
 
 def load_network(path: str | Path) -> SpikingNetwork:

@@ -11,10 +11,14 @@ from typing import final
 
 from spikemorph.convert.network import Analog, Encoding, Graded, Spike, Spikes, SpikingNetwork, Ternary
 from spikemorph.errors import GraphError, LevelsError, expect
+from spikemorph.ir.elements import is_sequence
 from spikemorph.ir.graph import Dialect, Graph
 from spikemorph.ir.ops import Input
 from spikemorph.ir.store import graph_hash
 from spikemorph.ir.verify import verify
+
+LONGEST = 2**15
+"""Steps of a ramp."""
 
 
 @final
@@ -25,13 +29,25 @@ class Lossless:
     Args:
         spike: Ternary(), or Graded(m) for spikes of up to m units.
         input: Analog() injects the input at step 0; Spikes() emits it as a spike train.
+        ramp: steps over which an analog input and all biases enter, evenly. The counts at rest are the same.
+            With about as many steps as there are levels no layer runs ahead of the one in front: deep
+            networks settle in far fewer steps and spikes.
     """
 
     spike: Spike = Ternary()
     input: Encoding = Analog()
+    ramp: int = 1
 
     def __post_init__(self) -> None:
         expect("Lossless(spike)", self.spike, (Ternary, Graded), "use Ternary() or Graded(4)")
+        whole = isinstance(self.ramp, int) and not isinstance(self.ramp, bool)
+        if not whole or not 1 <= self.ramp <= LONGEST or (self.ramp > 1 and isinstance(self.input, Spikes)):
+            raise LevelsError(
+                where="Lossless(ramp)",
+                got=f"{self.ramp!r} with {self.input!r}",
+                known=f"a whole number in 1..{LONGEST}; above 1 for Analog() inputs",
+                do="use the levels of an activation, such as ramp=15, or 1 to inject everything at once",
+            )
         expect("Lossless(input)", self.input, (Analog, Spikes), "use Analog() or Spikes()")
 
 
@@ -51,7 +67,15 @@ def lossless(graph: Graph, method: Lossless) -> SpikingNetwork:
         )
     verify(graph)
     own = graph.with_nodes(graph.nodes, tensors={name: each.clone() for name, each in graph.tensors.items()})
-    return SpikingNetwork(own, method.spike, _encoding(graph, method.input), graph_hash(graph))
+    if method.ramp > 1 and is_sequence(graph):
+        raise GraphError(
+            where="Lossless(ramp)",
+            got="a recurrent network",
+            known="a ramp is for feed-forward networks: every element of a sequence would need one",
+            do="leave the ramp out",
+        )
+    encoding = _encoding(graph, method.input)
+    return SpikingNetwork(own, method.spike, encoding, graph_hash(graph), ramp=method.ramp)
 
 
 def _encoding(graph: Graph, wanted: Encoding) -> Encoding:

@@ -17,6 +17,7 @@ __all__ = [
     "Encoding",
     "Graded",
     "smallest",
+    "spike_name",
     "Spike",
     "Spikes",
     "SpikingNetwork",
@@ -75,6 +76,11 @@ class Binary:
 Spike = Ternary | Graded | Binary
 
 
+def spike_name(spike: Spike) -> str:
+    """What travels between neurons: binary, ternary, graded(4)."""
+    return f"graded({spike.largest})" if isinstance(spike, Graded) else type(spike).__name__.lower()
+
+
 def smallest(spike: Spike, op: Op) -> int:
     """The most negative spike of a neuron."""
     never = isinstance(spike, Binary) and isinstance(op, IntegrateFire) and op.lo >= 0
@@ -115,6 +121,7 @@ class SpikingNetwork:
         encoding: how the input enters.
         source: hash of the graph it was converted from (`ir.store.graph_hash`).
         window: of a rate network, the steps over which outputs are averaged; None: the sums at the end.
+        ramp: of a lossless network, steps over which inputs and biases enter, evenly.
     """
 
     graph: Graph
@@ -122,3 +129,4 @@ class SpikingNetwork:
     encoding: Encoding
     source: str
     window: Window | None = None
+    ramp: int = 1

@@ -49,14 +49,24 @@ def horizon(graph: Graph) -> int:
     return max((node.op.hi for node in graph.nodes if isinstance(node.op, ops.IntegrateFire)), default=1)
 
 
-def driven(graph: Graph, steps: int) -> Mapping[str, Tensor]:
-    """The tensors, biases of a rate graph as they have added up in so many steps."""
-    if graph.dialect is not Dialect.RATE or steps == 1:
-        return graph.tensors
-    names = {node.op.bias for node in graph.nodes if isinstance(node.op, ops.IntegrateFire | ops.Readout)} - {
-        None
-    }
-    return {name: each * steps if name in names else each for name, each in graph.tensors.items()}
+def driven(graph: Graph, steps: int, ramp: int = 1) -> Mapping[str, Tensor]:
+    """The tensors, biases as they have added up in so many steps: of a rate graph, or over a ramp."""
+    if graph.dialect is Dialect.RATE:
+        return _with_biases(graph, lambda bias: bias * steps)
+    return graph.tensors if steps >= ramp else _with_biases(graph, lambda bias: ramped(bias, steps, ramp))
+
+
+def ramped(whole: Tensor, steps: int, ramp: int) -> Tensor:
+    """What of whole numbers has entered after so many steps of a ramp: round(whole * steps / ramp)."""
+    if steps >= ramp:
+        return whole
+    return torch.div(2 * whole * steps + ramp, 2 * ramp, rounding_mode="floor")
+
+
+def _with_biases(graph: Graph, change: Callable[[Tensor], Tensor]) -> Mapping[str, Tensor]:
+    with_bias = ops.Neuron | ops.IntegrateFire | ops.Readout
+    names = {node.op.bias for node in graph.nodes if isinstance(node.op, with_bias)} - {None}
+    return {name: change(each) if name in names else each for name, each in graph.tensors.items()}
 
 
 def accumulator_bounds(graph: Graph) -> dict[str, int]:

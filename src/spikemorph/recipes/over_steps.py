@@ -10,7 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from spikemorph.convert.network import Binary, Graded, SpikingNetwork, Window
+from spikemorph.convert.network import Graded, SpikingNetwork, Window
 from spikemorph.evaluate.batching import Batches
 from spikemorph.measure.operations import synaptic_operations
 from spikemorph.measure.over_steps import over_steps
@@ -182,10 +182,3 @@ def losses(table: Table, float_value: float, chosen: Mapping[str, str]) -> dict[
         for steps, method in chosen.items()
         if steps in table.by_method.get(method, {})
     }
-
-
-def spike_name(network: SpikingNetwork) -> str:
-    """What travels between neurons: binary, ternary, graded(4)."""
-    if isinstance(network.spike, Graded):
-        return f"graded({network.spike.largest})"
-    return "binary" if isinstance(network.spike, Binary) else "ternary"

@@ -17,7 +17,7 @@ from spikemorph.convert.network import Spikes, SpikingNetwork, smallest
 from spikemorph.errors import RunError
 from spikemorph.evaluate import pooling
 from spikemorph.evaluate.integers import with_bias
-from spikemorph.evaluate.intervals import driven
+from spikemorph.evaluate.intervals import driven, ramped
 from spikemorph.evaluate.lengths import ended, valid_lengths
 from spikemorph.evaluate.linear import LINEAR, LINEAR_OPS, align_ranks
 from spikemorph.evaluate.steps import staircase, step_function
@@ -171,7 +171,8 @@ class _Element:
         while steps is None or len(sent) < steps:
             raw = None if replayed is None else self._raw_train(replayed, len(sent))
             tensors = self._driven(len(sent) + 1)
-            state, deltas, pending = self._step(tensors, state, sending, holds, raw)
+            state, deltas, pending = self._step((tensors, len(sent) + 1), state, sending, holds, raw)
+            pending |= len(sent) + 1 < self.network.ramp
             self.tally.advance(self.cell, deltas, pending, self._readouts(state, tensors))
             sent.append(
                 {port.name: deltas[port.local] for port in self.cell.emitters} if raw is not None else {}
@@ -192,20 +193,21 @@ class _Element:
         }
 
     def _driven(self, steps: int) -> Mapping[str, Tensor]:
-        """The tensors, biases of a rate graph as they have added up."""
-        if self.cell.graph.dialect is not Dialect.RATE:
+        """The tensors, biases as they have added up."""
+        if self.cell.graph.dialect is not Dialect.RATE and steps >= self.network.ramp:
             return self.tensors
-        return driven(replace(self.cell.graph, tensors=self.tensors), steps)
+        return driven(replace(self.cell.graph, tensors=self.tensors), steps, self.network.ramp)
 
     def _step(
         self,
-        tensors: Mapping[str, Tensor],
+        now: tuple[Mapping[str, Tensor], int],
         state: State,
         sending: Mapping[str, str],
         holds: Holds,
         replay: Mapping[str, Tensor] | None,
     ) -> tuple[State, dict[str, Tensor], Tensor]:
         """All nodes once, in data-flow order: a spike passes through every layer within its step."""
+        tensors, steps = now
         after: dict[str, tuple[Tensor, ...]] = {}
         deltas: dict[str, Tensor] = {}
         first = self.targets[0]
@@ -215,7 +217,8 @@ class _Element:
                 deltas[node.name] = replay[node.name]
                 continue
             if isinstance(node.op, ops.Input):
-                arriving: tuple[Tensor, ...] = (self.targets[node.op.index],)
+                whole = self.targets[node.op.index]
+                arriving: tuple[Tensor, ...] = (ramped(whole, steps, self.network.ramp),)
             else:
                 arriving = tuple(deltas[name] for name in node.inputs)
                 self.tally.arrive(self.cell, node, arriving)

@@ -112,17 +112,29 @@ def _play(
     names, most = emitted_as(network, cell), network.spike.largest
     limits = {name: (smallest(network.spike, cell.graph.by_name[name].op), most) for name in names}
     numbers = integers(cell.graph)
+    inputs = {node.name: memory[node.name].arrived for node in cell.graph.inputs}
     tally = Tally.of_nothing(cell.graph, limits, books.batch)
     while True:
-        if cell.graph.dialect is Dialect.RATE:
-            numbers = integers(replace(cell.graph, tensors=driven(cell.graph, tally.steps + 1)))
+        now, ramp = tally.steps + 1, network.ramp
+        if cell.graph.dialect is Dialect.RATE or now <= ramp:
+            numbers = integers(replace(cell.graph, tensors=driven(cell.graph, now, ramp)))
+        given = {name: entered(whole, now, ramp) for name, whole in inputs.items()}
+        memory = {name: replace(each, arrived=given.get(name, each.arrived)) for name, each in memory.items()}
         moment = _step(cell.graph, numbers, limits, memory, holds)
+        moment = replace(moment, pending=moment.pending | (now < ramp))
         memory = moment.memory
         tally = tally.after(cell.graph, moment)
         books.step(cell, names, moment, record)
         if _is_last(tally.steps, steps, moment.pending):
             books.element(cell, names, tally, ~moment.pending)
             return memory
+
+
+def entered(whole: tuple[Array, ...], steps: int, ramp: int) -> tuple[Array, ...]:
+    """What of an input has entered after so many steps of a ramp: round(whole * steps / ramp)."""
+    if steps >= ramp:
+        return whole
+    return tuple(np.asarray((2 * each * steps + ramp) // (2 * ramp), np.int64) for each in whole)
 
 
 def _is_last(done: int, steps: int | None, pending: npt.NDArray[np.bool_]) -> bool:

@@ -36,7 +36,7 @@ def steps_bound(network: SpikingNetwork) -> int:
 
     A neuron whose sources have settled has at most hi - lo units to go, m of them in each step; spikes pass
     through all layers within their step. Of a recurrent network: the steps of one element, in which the
-    settled counts that it needs are handed over first.
+    settled counts that it needs are handed over first. A ramp comes before all that.
     """
     found = intervals(network.graph)
     until: dict[str, int] = {}
@@ -46,7 +46,7 @@ def steps_bound(network: SpikingNetwork) -> int:
         if isinstance(node.op, ops.Recurrence):
             before = max(before, own)
         until[node.name] = before + own
-    return max(until.values(), default=0)
+    return network.ramp - 1 + max(until.values(), default=0)
 
 
 def _steps_of(network: SpikingNetwork, node: Node, interval: Interval) -> int:

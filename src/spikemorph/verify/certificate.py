@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from spikemorph.convert.network import Graded, Spikes, SpikingNetwork
+from spikemorph.convert.network import Spikes, SpikingNetwork, spike_name
 from spikemorph.errors import DataError, FileError, expect
 from spikemorph.evaluate.batching import Batches, batches
 from spikemorph.evaluate.encode import input_counts, saturated
@@ -303,7 +303,7 @@ def emitters(network: SpikingNetwork) -> int:
 
 def spike_kind(network: SpikingNetwork) -> str:
     """What travels between neurons, in words."""
-    return f"graded({network.spike.largest})" if isinstance(network.spike, Graded) else "ternary"
+    return spike_name(network.spike)
 
 
 def analog_inputs(network: SpikingNetwork) -> str:

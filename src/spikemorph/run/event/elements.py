@@ -112,7 +112,8 @@ class Elements:
         goes_on = keeps and before is not None and before.cell.layout == cell.layout
         if not goes_on:
             self.states = []
-        how = How(steps or 0, int(not goes_on), 1, int(self.stepwise), 0, STEPS, int(self.work))
+        ramp = 1 if goes_on else self.known.network.ramp
+        how = How(steps or 0, int(not goes_on), 1, int(self.stepwise), 0, STEPS, int(self.work), 0, ramp)
         if goes_on and before is not None:
             if before.packed is not ready.packed:
                 _shift(self.states, before, ready)

@@ -66,3 +66,25 @@ def end_drive(acc: Array, first: int, count: int, drive: Array) -> None:
     """Afterwards: all that came in is what enters at every step."""
     for i in range(count):
         drive[i] += acc[first + i]
+
+
+@compiled
+def part(whole: int, steps: int, ramp: int) -> int:
+    """What of a whole number has entered after so many steps of a ramp: round(whole * steps / ramp)."""
+    return whole if steps >= ramp else (2 * whole * steps + ramp) // (2 * ramp)
+
+
+@compiled
+def climb(acc: Array, start: Array, first: int, count: int, step: int, ramp: int) -> None:
+    """What of the biases enters in one step of a ramp; at its beginning they are all there already."""
+    for i in range(first, first + count):
+        bias = int(start[i])
+        before = bias if step == 0 else part(bias, step, ramp)
+        acc[i] += part(bias, step + 1, ramp) - before
+
+
+@compiled
+def enter_part(targets: Array, entered: Array, first: int, count: int, step: int, ramp: int) -> None:
+    """What of an input has entered after one more step of a ramp."""
+    for i in range(first, first + count):
+        entered[i] = part(int(targets[i]), step + 1, ramp)

@@ -140,7 +140,13 @@ class _Same:
         self.network = network
 
     def _key(self) -> tuple[object, ...]:
-        return id(self.network.graph), self.network.spike, self.network.encoding, self.network.window
+        return (
+            id(self.network.graph),
+            self.network.spike,
+            self.network.encoding,
+            self.network.window,
+            self.network.ramp,
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Same) and other._key() == self._key()
@@ -224,6 +230,7 @@ def space_for(packed: Packed, spikes: int, steps: int) -> Space:
         listed=zeros(int(sizes[Sizes.REACH]) + 64, np.int32),
         snap=np.zeros(int(sizes[Sizes.SNAP]) * steps, dtype=np.int32),
         pace=np.zeros(steps, dtype=np.int64),
+        entered=np.zeros(int(sizes[Sizes.TARGETS]) + 64, dtype=np.int32),
         drive=np.zeros(int(sizes[Sizes.SUMS]), dtype=np.int32),
         hits=np.zeros(int(sizes[Sizes.HITS]), dtype=np.int32),
         totals=np.zeros(len(T), dtype=np.int64),

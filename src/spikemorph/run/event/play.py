@@ -11,7 +11,14 @@ from spikemorph.run.event.emit import (
     reach_windows,
     send_product,
 )
-from spikemorph.run.event.firing import begin_drive, emit_firing, end_drive, enter_again
+from spikemorph.run.event.firing import (
+    begin_drive,
+    climb,
+    emit_firing,
+    end_drive,
+    enter_again,
+    enter_part,
+)
 from spikemorph.run.event.program import EdgeKind, Kind
 from spikemorph.run.event.scatter import add_dense, add_grouped, add_links, add_straight, add_units
 from spikemorph.run.event.tables import (
@@ -40,7 +47,7 @@ UNITS = int(EdgeKind.UNITS)
 ANALOG, CODED, NEURON, POOL = int(Kind.ANALOG), int(Kind.CODED), int(Kind.NEURON), int(Kind.POOL)
 STEPS, WINDOWED = int(Kind.STEPS), int(Kind.WINDOWS)
 PRODUCT, READOUT, FIRE = int(Kind.PRODUCT), int(Kind.READOUT), int(Kind.FIRE)
-RELAY, STEADY = int(Kind.RELAY), int(S.STEADY)
+RELAY, STEADY, TARGET = int(Kind.RELAY), int(S.STEADY), int(S.TARGET)
 STAGES, SNAP_SIZE = int(Sizes.STAGES), int(Sizes.SNAP)
 TOP, SIZE, EVENTS, PENDING = int(T.TOP), int(T.SIZE), int(T.EVENTS), int(T.PENDING)
 LAST_SPIKE, LAST_PENDING, UNSETTLED = int(T.LAST_SPIKE), int(T.LAST_PENDING), int(T.UNSETTLED)
@@ -170,6 +177,19 @@ def bring_steady(
 
 
 @compiled
+def climb_stage(
+    acc: Array, start: Array, stage: Array, targets: Array, space: Space, how: How, step: int
+) -> None:
+    """What enters a stage in one step of a ramp: a part of its biases, or of what an input is given."""
+    now = how.offset + step
+    if stage[KIND] == ANALOG:
+        size = stage[POSITIONS] * stage[PADDED]
+        enter_part(targets, space.entered, stage[TARGET], size, now, how.ramp)
+    elif stage[KIND] != PRODUCT and stage[JOINED] != 1:
+        climb(acc, start, stage[SUMS], stage[SUM_SIZE], now, how.ramp)
+
+
+@compiled
 def begin_stage(acc: Array, packed: Packed, stage: Array, space: Space, fresh: bool, own: bool) -> int:
     """Nothing is pending; from rest where asked for; steps that the sources ran."""
     sources = 1
@@ -219,7 +239,11 @@ def run_stage(
             if steady or how.drive == 0 or packed.stages[packed.edges[e][SOURCE], STEADY] == 0:
                 bring(acc, stage[SUMS], packed, e, space, step, how.most)
         events, size = totals[EVENTS], totals[SIZE]
-        every = (how.everything == 1 and step == 0) or driven
+        climbs = how.offset + step < how.ramp and how.ramp > 1
+        if climbs:
+            climb_stage(acc, start, stage, targets, space, how, step)
+        every = (how.everything == 1 and step == 0) or driven or climbs
+        given = space.entered if climbs else targets
         if stage[POOLS] >= 0:
             pool = packed.stages[stage[POOLS]]
             train = pool[TRAIN] * how.most + step * (pool[POSITIONS] + 1)
@@ -229,10 +253,12 @@ def run_stage(
             read(acc, stage, space, step, packed.sizes[SNAP_SIZE], how.snap == 1)
         else:
             train = stage[TRAIN] * how.most + step * (stage[POSITIONS] + 1)
-            if not send(acc, lanes, packed, stage, targets, space, train, every, step == 0, held):
+            if not send(acc, lanes, packed, stage, given, space, train, every, step == 0 or climbs, held):
                 return MORE_SPIKES
         if stage[BOOK] >= 0:
             space.pace[step] += totals[SIZE] - size
+        if climbs and how.offset + step + 1 < how.ramp:
+            totals[PENDING] = True
         step += 1
         if stage[BOOK] >= 0 and totals[EVENTS] > events:
             totals[LAST_SPIKE] = max(totals[LAST_SPIKE], step)

@@ -168,6 +168,8 @@ class Space(NamedTuple):
     """int64 [steps]: spikes of all emitters in every step."""
     drive: Array
     """int32: what enters a stage at every step."""
+    entered: Array
+    """int32: what has entered of the targets of inputs."""
     hits: Array
     """int32: events by place."""
     totals: Array
@@ -210,6 +212,10 @@ class How(NamedTuple):
     """1: events are counted place by place."""
     drive: int = 0
     """1: inputs and biases enter at every step."""
+    ramp: int = 1
+    """Steps over which they enter evenly."""
+    offset: int = 0
+    """Steps that were run before."""
 
 
 DONE, MORE_SPIKES, MORE_STEPS = 0, 1, 2

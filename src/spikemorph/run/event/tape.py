@@ -125,7 +125,18 @@ def play_tape(
             enter(tape, cell, memory[sample], targets)
             making[:] = 0
             stages = (cell[STAGE], cell[STAGE_END])
-            own = How(how.steps, 0 if goes_on else 1, everything, 0, 0, how.most, how.work, 0)
+            own = How(
+                how.steps,
+                0 if goes_on else 1,
+                everything,
+                0,
+                0,
+                how.most,
+                how.work,
+                0,
+                1 if goes_on else how.ramp,
+                0,
+            )
             ended = play(packed, state, targets, space, own, held, making, stages)
             if ended != DONE:
                 counted[sample] = 0

@@ -60,7 +60,8 @@ def play_timed(
         done, next_wanted, spikes = 0, 0, 0
         while True:
             n = how.most if how.steps == 0 else min(how.most, how.steps - done)
-            own = How(n, 1 if done == 0 else 0, 1, 1, 0, how.most, how.work, how.drive)
+            fresh = 1 if done == 0 else 0
+            own = How(n, fresh, 1, 1, 0, how.most, how.work, how.drive, how.ramp, done)
             ended = play(packed, state, targets[i], space, own, held, counted[i], stages)
             if ended != DONE:
                 counted[i] = 0
@@ -174,7 +175,7 @@ class Timed:
             np.zeros((samples, len(wanted)), dtype=np.int64),
         )
         drive = int(cell.graph.dialect is Dialect.RATE)
-        how = How(self.steps or 0, 1, 1, 1, 0, STRETCH, int(work), drive)
+        how = How(self.steps or 0, 1, 1, 1, 0, STRETCH, int(work), drive, self.known.network.ramp)
         placed = ready.placed(self.inputs)
         parts = max(1, min(samples, self.threads))
         cuts = [samples * i // parts for i in range(parts + 1)]

@@ -285,7 +285,7 @@ class Task:
                 moved = each if order == sorted(order) else each.permute(0, *(1 + axis for axis in order))
                 memory[:, start : start + math.prod(node.shape)] = moved.reshape(samples, -1).numpy()
         fresh, fixed = not isinstance(self.handover, Delta), self.steps is not None
-        how = How(self.steps or 0, int(fresh), int(fixed), 0, 0, 0, int(work))
+        how = How(self.steps or 0, int(fresh), int(fixed), 0, 0, 0, int(work), 0, self.known.network.ramp)
         counted = np.zeros((samples, len(ready.names), 2), dtype=np.int64)
         marks = np.zeros((samples, len(ready.tape.cells), 3), dtype=np.int64)
         parts = min(samples, self.threads)
