@@ -222,6 +222,34 @@ def test_linear_follows_linear_exactly_while_the_budget_lasts() -> None:
     assert not guards[0].op.chain
 
 
+class SideBySide(nn.Module):
+    """Half a picture's channels as they are, half from a smaller one: what a decoder with skips does."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.near, self.far, self.size = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 3, 2, 1), size
+        self.both = nn.Conv2d(8, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        far = F.interpolate(torch.relu(self.far(x)), size=(self.size, self.size), mode="bilinear")
+        return torch.relu(self.both(torch.cat((torch.relu(self.near(x)), far), 1)))
+
+
+@pytest.mark.parametrize(("size", "bits", "guards"), [(12, 8, 0), (12, 6, 1), (13, 8, 1)])
+def test_parts_side_by_side_are_weighed_alike_however_fine_they_are(
+    size: int, bits: int, guards: int
+) -> None:
+    """Upsampled counts are many times finer than those beside them: short weights cannot serve both."""
+    model, x = SideBySide(size).eval(), torch.randn(6, 3, size, size)
+    graph, levels = sm.capture(model, x[:2]), Levels(activation=15, weight_bits=bits)
+    found = [n.op for n in plan(graph, levels).nodes if isinstance(n.op, ops.Quantiser) and n.op.reason]
+    assert len(found) == guards
+    assert all("finer than another" in each.reason for each in found)
+    wanted = model(x).detach()
+    assert float((sm.evaluate(sm.quantise(graph, x, levels), x) - wanted).norm() / wanted.norm()) < 0.12
+
+
 def test_sums_of_sums_are_one_sum_with_signs() -> None:
     graph = planned(lambda m, x: m.a(x) - (m.b(x) - F.relu(x)), a=nn.Conv2d(3, 3, 1), b=nn.Conv2d(3, 3, 1))
     (total,) = [node for node in graph.nodes if isinstance(node.op, ops.Add)]

@@ -25,6 +25,9 @@ SUM_BUDGET = 2**24
 RECURRENT_BUDGET = 2**28
 """The same for a recurrence, whose input may be a sum over many numbers of 8 bits."""
 
+KEPT_BITS = 4
+"""Of the integer weights of what is finest side by side: they are as small as its integers are large."""
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Fact:
         plain: its units are positive.
         offset: it may carry a constant besides unit * integer.
         signed: it may be negative.
+        uneven: how many times larger the integers may be in one part of a concatenation than in another.
     """
 
     shape: tuple[int, ...]
@@ -48,6 +52,7 @@ class Fact:
     plain: bool = True
     offset: bool = False
     signed: bool = True
+    uneven: int = 1
 
 
 @final
@@ -60,6 +65,7 @@ class Need:
         counts: it must hold counts with positive units.
         no_offset: it must not carry a constant.
         growth: the integers grow by this factor, and must stay inside the budget.
+        uneven: how many times finer than another one of its parts may be.
         limit: largest bound the op takes.
         why: what the op is, for the reason of an identity neuron.
     """
@@ -69,6 +75,7 @@ class Need:
     counts: bool = False
     plain: bool = False
     no_offset: bool = False
+    uneven: int | None = None
     growth: int = 1
     limit: int = BUDGET
 
@@ -83,6 +90,8 @@ def complaint(fact: Fact, need: Need) -> str | None:
         return f"{need.why} takes no constant offset"
     if any(fact.pattern[axis] != 1 for axis in need.uniform):
         return f"{need.why} needs one unit along axis {[a for a in need.uniform if fact.pattern[a] != 1]}"
+    if need.uneven is not None and fact.uneven > need.uneven and not fact.counts:
+        return f"{need.why} weighs parts side by side of which one is {fact.uneven} times finer than another"
     if fact.bound * need.growth > need.limit and not fact.counts:
         composed = f"{fact.bound * need.growth:.2g}"
         return f"linear follows linear: the composed bound {composed} of {need.why} exceeds int32"
@@ -243,6 +252,7 @@ def _affine_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Leve
         fact.counts and moved,
         plain=False,
         offset=fact.offset or node.op.offset is not None,
+        uneven=fact.uneven,
     )
 
 
@@ -263,14 +273,16 @@ def _concat_fact(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Leve
     pattern = patterns.joined(
         node.op.axis, tuple(fact.shape for fact in known), tuple(fact.pattern for fact in known)
     )
+    bounds = [fact.bound for fact in known]
     return Fact(
         node.shape,
         pattern,
-        max(fact.bound for fact in known),
+        max(bounds),
         all(fact.counts for fact in known),
         all(fact.plain for fact in known),
         any(fact.offset for fact in known),
         any(fact.signed for fact in known),
+        max(bounds) * max(fact.uneven for fact in known) // max(min(bounds), 1),
     )
 
 
@@ -328,16 +340,21 @@ def weight_growth(node: Node, graph: Graph, levels: Levels) -> int:
     return int(fan_in * (2 ** (levels.weight_bits_of(node.origin.module) - 1) - 1))
 
 
+def _weighted_need(why: str, uniform: tuple[int, ...], node: Node, graph: Graph, levels: Levels) -> Need:
+    spare = 2 ** (levels.weight_bits_of(node.origin.module) - KEPT_BITS)
+    return Need(why, uniform, uneven=max(int(spare), 2), growth=weight_growth(node, graph, levels))
+
+
 @NEEDS.rule(ops.Conv)
 def _conv_need(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> tuple[Need, ...]:
     spatial = tuple(range(1, len(known[0].shape)))
-    return (Need("a convolution", spatial, growth=weight_growth(node, graph, levels)),)
+    return (_weighted_need("a convolution", spatial, node, graph, levels),)
 
 
 @NEEDS.rule(ops.Linear)
 def _linear_need(node: Node, known: tuple[Fact, ...], graph: Graph, levels: Levels) -> tuple[Need, ...]:
     others = tuple(range(len(known[0].shape) - 1))
-    return (Need("a linear layer", others, growth=weight_growth(node, graph, levels)),)
+    return (_weighted_need("a linear layer", others, node, graph, levels),)
 
 
 @NEEDS.rule(ops.AxisMap)
