@@ -21,8 +21,15 @@ QUIESCENT = "quiescent"
 STEPS = (8, 16, 32, 64)
 FULL = (8, 16, 32, 64, 128, 256)
 
-Score = Callable[[Any, slice], float]
-"""The outputs of some samples, and which ones, to the sum of what is to be averaged; more is better."""
+Score = Callable[[Any, slice], Any]
+"""The outputs of some samples, and which ones, to what adds up over batches; a number to be averaged."""
+Finish = Callable[[Any, int], float]
+"""What a score added up to over all samples, and how many there were, to the value; more is better."""
+
+
+def mean(total: float, samples: int) -> float:
+    """Of a number for each sample."""
+    return total / samples
 
 
 @final
@@ -59,23 +66,25 @@ def curve(
     steps: tuple[int, ...],
     *,
     rest: bool,
+    finish: Finish = mean,
     batch: int = 4,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[Curve, Curve]:
-    """Means of a score after so many steps and at rest; and of spikes a neuron until then."""
-    sums, spikes, done = dict[str, float](), dict[str, float](), 0
+    """Values after so many steps and at rest; and means of spikes a neuron until then."""
+    sums, spikes, done = dict[str, Any](), dict[str, float](), 0
     neurons = sum(torch.Size(node.shape).numel() for node in network.graph.neurons)
     for part in over_steps(network, data, steps, quiescent=rest, batch=batch, progress=progress):
         here = slice(done, done + len(part.inputs[0]))
         done = here.stop
         found = {str(n): part.outputs[n] for n in steps} | ({QUIESCENT: part.quiescent} if rest else {})
         for name, output in found.items():
-            sums[name] = sums.get(name, 0.0) + score(output, here)
+            scored = score(output, here)
+            sums[name] = sums[name] + scored if name in sums else scored
         for n, row in zip(steps, part.spikes, strict=True):
             spikes[str(n)] = spikes.get(str(n), 0.0) + float(row.sum()) / neurons
         if rest:
             spikes[QUIESCENT] = spikes.get(QUIESCENT, 0.0) + part.run.spikes / neurons
-    return {k: v / done for k, v in sums.items()}, {k: v / done for k, v in spikes.items()}
+    return {k: finish(v, done) for k, v in sums.items()}, {k: v / done for k, v in spikes.items()}
 
 
 def best_window(network: SpikingNetwork, data: Tensor, score: Score, steps: int) -> SpikingNetwork:
@@ -130,6 +139,7 @@ def measured(
     data: Tensor,
     score: Score,
     *,
+    finish: Finish = mean,
     costed: int = 2,
     batch: int = 4,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -138,6 +148,7 @@ def measured(
 
     Args:
         data: [n, *shape].
+        finish: makes values of scores that were added up.
         costed: samples whose operations and time are measured, one by one.
         progress: is told samples done, of all ways together, and how many there are.
     """
@@ -148,7 +159,9 @@ def measured(
         def tell(done: int, before: int = before) -> None:
             progress(before + done, len(ways) * len(data))
 
-        values, spikes = curve(way.network, data, score, way.steps, rest=way.rest, batch=batch, progress=tell)
+        values, spikes = curve(
+            way.network, data, score, way.steps, rest=way.rest, finish=finish, batch=batch, progress=tell
+        )
         table.by_method.setdefault(way.method, {}).update(values)
         table.spikes.setdefault(way.method, {}).update(spikes)
         costs = {str(steps): _cost(way.network, data[:costed], steps) for steps in way.steps}
