@@ -21,6 +21,7 @@ from spikemorph.recipes.packed import (
     Byte,
     Half,
     Precision,
+    halved,
     pack_graph,
     pack_state,
     rounded,
@@ -87,6 +88,15 @@ def test_a_graph_comes_back_as_a_graph(tmp_path: Path, precision: Precision) -> 
     model.load_state_dict(rounded(model.state_dict(), precision))
     assert torch.equal(evaluate(found, x), evaluate(capture(model, x), x))
     assert not torch.equal(evaluate(found, x), evaluate(graph, x))
+
+
+def test_a_halved_graph_computes_what_the_rounded_network_computes() -> None:
+    x = torch.randn(4, 3, 8, 8)
+    halves = halved(capture(net(), x))
+    assert halves.tensors["0.weight"].dtype == torch.float16
+    model = net()
+    model.load_state_dict(rounded(model.state_dict(), Half()))
+    assert torch.equal(evaluate(halves, x), evaluate(capture(model, x), x))
 
 
 def test_a_byte_is_a_quarter_of_the_file(tmp_path: Path) -> None:

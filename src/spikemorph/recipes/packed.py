@@ -108,6 +108,17 @@ def rounded(state: Mapping[str, Tensor], precision: Precision) -> dict[str, Tens
     return _unpacked(_packed(state, precision))
 
 
+def halved(graph: Graph) -> Graph:
+    """A float graph with the weights that `Half` packs in float16, which every stage takes: half the file.
+
+    What it computes is what the graph computes after `rounded(..., Half())`.
+    """
+    packed = _packed(graph.tensors, Half())
+    return graph.with_nodes(
+        graph.nodes, tensors={key.partition(":")[2]: each for key, each in packed.items()}
+    )
+
+
 # ---------------------------------------------------------------- tensors
 def _packed(state: Mapping[str, Tensor], precision: Precision) -> dict[str, Tensor]:
     made: dict[str, Tensor] = {}
