@@ -308,7 +308,12 @@ def spike_kind(network: SpikingNetwork) -> str:
 
 def analog_inputs(network: SpikingNetwork) -> str:
     """Where analog values enter, in words."""
-    return "none" if isinstance(network.encoding, Spikes) else "input, injected once at step 0"
+    if isinstance(network.encoding, Spikes):
+        return "none"
+    if network.window is not None:
+        return "input, injected in every step"
+    over = f"evenly over steps 0..{network.ramp - 1}" if network.ramp > 1 else "once at step 0"
+    return f"input, injected {over}"
 
 
 def network_hash(network: SpikingNetwork) -> str:
