@@ -7,12 +7,14 @@ run    = simulate(snn, x)
 assert verify(snn, qgraph, x).lossless
 """
 
-from spikemorph import levels
+from spikemorph import levels, thresholds
 from spikemorph.capture import capture
 from spikemorph.convert.files import load, save
 from spikemorph.convert.lossless import Lossless
 from spikemorph.convert.methods import convert
-from spikemorph.convert.network import Graded, Ternary
+from spikemorph.convert.network import Binary, Graded, Ternary
+from spikemorph.convert.rate import Rate
+from spikemorph.convert.training_free import TrainingFree
 from spikemorph.errors import SpikemorphError
 from spikemorph.evaluate.integers import evaluate, evaluate_integers
 from spikemorph.ir.encoding import Analog, Spikes
@@ -30,6 +32,7 @@ from spikemorph.verify.certificate import verify
 
 __all__ = [
     "Analog",
+    "Binary",
     "capture",
     "convert",
     "Delta",
@@ -49,6 +52,7 @@ __all__ = [
     "Lossless",
     "Outputs",
     "quantise",
+    "Rate",
     "Reference",
     "save",
     "simulate",
@@ -57,6 +61,8 @@ __all__ = [
     "Spikes",
     "stream",
     "Ternary",
+    "thresholds",
     "trainable",
+    "TrainingFree",
     "verify",
 ]

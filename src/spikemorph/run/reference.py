@@ -17,7 +17,6 @@ from torch import Tensor
 
 from spikemorph.convert.network import Analog, Spikes, SpikingNetwork, smallest
 from spikemorph.errors import RunError
-from spikemorph.evaluate.intervals import driven
 from spikemorph.evaluate.lengths import ended, valid_lengths
 from spikemorph.ir.graph import Dialect, Graph
 from spikemorph.ir.ops import EMITTING, Input, Mul, Readout
@@ -117,7 +116,7 @@ def _play(
     while True:
         now, ramp = tally.steps + 1, network.ramp
         if cell.graph.dialect is Dialect.RATE or now <= ramp:
-            numbers = integers(replace(cell.graph, tensors=driven(cell.graph, now, ramp)))
+            numbers = _with_biases(cell.graph, integers(cell.graph), now, ramp)
         given = {name: entered(whole, now, ramp) for name, whole in inputs.items()}
         memory = {name: replace(each, arrived=given.get(name, each.arrived)) for name, each in memory.items()}
         moment = _step(cell.graph, numbers, limits, memory, holds)
@@ -128,6 +127,17 @@ def _play(
         if _is_last(tally.steps, steps, moment.pending):
             books.element(cell, names, tally, ~moment.pending)
             return memory
+
+
+def _with_biases(graph: Graph, numbers: Numbers, now: int, ramp: int) -> Numbers:
+    """Biases as they have added up: a rate graph has them again at every step, a ramp has a part of them."""
+    found = dict(numbers)
+    for node in graph.body:
+        name = getattr(node.op, "bias", None)
+        if name is not None:
+            again = graph.dialect is Dialect.RATE
+            found[name] = now * numbers[name] if again else entered((numbers[name],), now, ramp)[0]
+    return found
 
 
 def entered(whole: tuple[Array, ...], steps: int, ramp: int) -> tuple[Array, ...]:
