@@ -46,7 +46,8 @@ def steps_bound(network: SpikingNetwork) -> int:
         if isinstance(node.op, ops.Recurrence):
             before = max(before, own)
         until[node.name] = before + own
-    return network.ramp - 1 + max(until.values(), default=0)
+    behind = max(until.values(), default=0)
+    return behind if network.ramp == 1 else network.ramp - 1 + max(behind, 1)
 
 
 def _steps_of(network: SpikingNetwork, node: Node, interval: Interval) -> int:

@@ -208,6 +208,20 @@ def begin_stage(acc: Array, packed: Packed, stage: Array, space: Space, fresh: b
 
 
 @compiled
+def end_step(stage: Array, space: Space, how: How, step: int, size: int, events: int) -> None:
+    """Books of one step of a stage, in which so much was sent."""
+    totals = space.totals
+    if stage[BOOK] >= 0:
+        space.pace[step] += size
+        if events > 0:
+            totals[LAST_SPIKE] = max(totals[LAST_SPIKE], step + 1)
+    if totals[PENDING] != 0:
+        totals[LAST_PENDING] = max(totals[LAST_PENDING], step + 1)
+        if how.steps > 0 and step + 1 == how.steps:
+            totals[UNSETTLED] = 1
+
+
+@compiled
 def run_stage(
     acc: Array,
     start: Array,
@@ -255,17 +269,10 @@ def run_stage(
             train = stage[TRAIN] * how.most + step * (stage[POSITIONS] + 1)
             if not send(acc, lanes, packed, stage, given, space, train, every, step == 0 or climbs, held):
                 return MORE_SPIKES
-        if stage[BOOK] >= 0:
-            space.pace[step] += totals[SIZE] - size
         if climbs and how.offset + step + 1 < how.ramp:
             totals[PENDING] = True
+        end_step(stage, space, how, step, totals[SIZE] - size, totals[EVENTS] - events)
         step += 1
-        if stage[BOOK] >= 0 and totals[EVENTS] > events:
-            totals[LAST_SPIKE] = max(totals[LAST_SPIKE], step)
-        if totals[PENDING] != 0:
-            totals[LAST_PENDING] = max(totals[LAST_PENDING], step)
-            if how.steps > 0 and step == how.steps:
-                totals[UNSETTLED] = 1
     space.length[number] = step
     if stage[POOLS] >= 0:
         space.length[stage[POOLS]] = step

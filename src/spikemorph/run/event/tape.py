@@ -84,6 +84,14 @@ def leave(tape: Tape, cell: Array, state: tuple[Array, Array], memory: Array) ->
                 memory[to + j] = state[0][at + j]
 
 
+@compiled
+def of_cell(how: How, goes_on: bool, same: bool) -> How:
+    """What is asked of one cell: it starts from rest, or goes on in the very same program, or in another."""
+    everything = 1 if how.everything == 1 or not goes_on or not same else 0
+    fresh, ramp = (0, 1) if goes_on else (1, how.ramp)
+    return How(how.steps, fresh, everything, 0, 0, how.most, how.work, 0, ramp, 0)
+
+
 @entry
 def play_tape(
     packed: Packed,
@@ -117,7 +125,6 @@ def play_tape(
         for number in range(cells):
             cell = tape.cells[number]
             goes_on = how.fresh == 0 and cell[GOES_ON] == 1
-            everything = 1 if how.everything == 1 or not goes_on or cell[SAME] == 0 else 0
             if goes_on and cell[SAME] == 0:
                 last = tape.cells[number - 1]
                 carry(state[0], packed.start16, last[NARROW], cell[NARROW], cell[NARROW_END])
@@ -125,18 +132,7 @@ def play_tape(
             enter(tape, cell, memory[sample], targets)
             making[:] = 0
             stages = (cell[STAGE], cell[STAGE_END])
-            own = How(
-                how.steps,
-                0 if goes_on else 1,
-                everything,
-                0,
-                0,
-                how.most,
-                how.work,
-                0,
-                1 if goes_on else how.ramp,
-                0,
-            )
+            own = of_cell(how, goes_on, cell[SAME] == 1)
             ended = play(packed, state, targets, space, own, held, making, stages)
             if ended != DONE:
                 counted[sample] = 0
