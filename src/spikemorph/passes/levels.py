@@ -167,6 +167,10 @@ class Levels:
         chosen = self._override(module).weight_bits
         return self.weight_bits if chosen is None else chosen
 
+    def largest_weight(self, module: str) -> int:
+        """The largest integer weight of a module."""
+        return int(2 ** (self.weight_bits_of(module) - 1) - 1)
+
     def _override(self, module: str) -> Override:
         """The override of the longest path that covers the module."""
         fitting = [path for path in self.overrides if module == path or module.startswith(path + ".")]

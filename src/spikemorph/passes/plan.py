@@ -13,7 +13,7 @@ from spikemorph.ir import ops
 from spikemorph.ir.graph import Graph, Node
 from spikemorph.ir.table import OpTable
 from spikemorph.passes import patterns
-from spikemorph.passes.levels import Levels, count_range
+from spikemorph.passes.levels import Levels, PerChannel, count_range
 
 BUDGET = 2**30
 """Largest |sum| a composed map may reach; the bias has as much again below the end of int32."""
@@ -110,10 +110,12 @@ FACTS: OpTable[FactRule] = OpTable("plan facts", ops.PLANNED_OPS, _HOST_GAP)
 
 def insert_identities(graph: Graph, levels: Levels) -> Graph:
     """The planned graph with identity neurons where needed, and units per channel only where absorbed."""
+    uniform: frozenset[str] = frozenset()
     while True:
-        planned, blamed = _walk(graph, levels)
+        planned, blamed = _walk(graph, levels, uniform)
         if not blamed:
             return planned
+        uniform |= blamed
         graph = graph.with_nodes(
             replace(node, op=replace(node.op, per_channel=False))
             if node.name in blamed and isinstance(node.op, ops.Quantiser)
@@ -135,11 +137,13 @@ def facts_of(graph: Graph, levels: Levels) -> dict[str, Fact]:
 class _Walk:
     """One attempt; lives inside `insert_identities` only.
 
-    `blamed` are per-channel quantisers whose units some consumer could not absorb.
+    `blamed` are per-channel quantisers whose units some consumer could not absorb, `uniform` the identity
+    neurons among them that earlier walks found.
     """
 
     graph: Graph
     levels: Levels
+    uniform: frozenset[str]
     facts: dict[str, Fact] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     guards: dict[str, str] = field(default_factory=dict)
@@ -163,13 +167,24 @@ class _Walk:
         if reason is None:
             return name
         if need.uniform:
-            self.blamed |= _per_channel_sources(self.graph, name)
+            self.blamed |= self.per_channel_sources(name)
         if name not in self.guards:
-            guard = _identity(self.graph.by_name[name], fact, self.levels, reason)
+            guard = _identity(self.graph.by_name[name], fact, self.levels, (reason, self.uniform))
             self.guards[name] = guard.name
             self.facts[guard.name] = FACTS[ops.Quantiser](guard, (fact,), self.graph, self.levels)
             self.nodes.append(guard)
+        if complaint(self.facts[self.guards[name]], need) is not None:
+            self.blamed |= self.per_channel_sources(self.guards[name])
         return self.guards[name]
+
+    def per_channel_sources(self, name: str) -> set[str]:
+        """Per-channel quantisers, identity neurons among them, whose units reach a value."""
+        node = next(each for each in reversed(self.nodes) if each.name == name)
+        if isinstance(node.op, ops.Quantiser):
+            return {name} if node.op.per_channel else set()
+        if isinstance(node.op, ops.Conv | ops.Linear):
+            return set()
+        return set().union(*map(self.per_channel_sources, node.inputs))
 
     def read_out(self) -> Graph:
         """The planned graph: what is read out fits the budget, too."""
@@ -181,8 +196,8 @@ class _Walk:
         return self.graph.with_nodes(self.nodes, outputs=outputs)
 
 
-def _walk(graph: Graph, levels: Levels) -> tuple[Graph, set[str]]:
-    walk = _Walk(graph, levels)
+def _walk(graph: Graph, levels: Levels, uniform: frozenset[str]) -> tuple[Graph, set[str]]:
+    walk = _Walk(graph, levels, uniform)
     for node in graph.body:
         walk.visit(node)
     return walk.read_out(), walk.blamed
@@ -195,22 +210,13 @@ def sources_of_outputs(graph: Graph) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in read if name not in hosts))
 
 
-def _identity(source: Node, fact: Fact, levels: Levels, reason: str) -> Node:
+def _identity(source: Node, fact: Fact, levels: Levels, why: tuple[str, frozenset[str]]) -> Node:
+    """An identity neuron behind a value; `why` is the reason and the names that need one unit."""
+    (reason, uniform), name = why, f"{source.name}.identity"
     lo, hi = count_range(levels.identity_of(source.origin.module), signed=fact.signed)
-    op = ops.Quantiser((), lo, hi, per_channel=False, reason=reason)
-    return replace(source, name=f"{source.name}.identity", op=op, inputs=(source.name,))
-
-
-def _per_channel_sources(graph: Graph, name: str) -> set[str]:
-    """Per-channel quantisers whose units reach a value."""
-    node = graph.by_name[name]
-    if isinstance(node.op, ops.Quantiser):
-        return {name} if node.op.per_channel else set()
-    found: set[str] = set()
-    if not isinstance(node.op, ops.Conv | ops.Linear):
-        for source in node.inputs:
-            found |= _per_channel_sources(graph, source)
-    return found
+    per_channel = isinstance(levels.granularity, PerChannel) and name not in uniform
+    op = ops.Quantiser((), lo, hi, per_channel and len(source.shape) > 0, reason)
+    return replace(source, name=name, op=op, inputs=(source.name,))
 
 
 # ---------------------------------------------------------------- facts
@@ -337,7 +343,7 @@ def weight_growth(node: Node, graph: Graph, levels: Levels) -> int:
     fan_in = int(weight[0].numel())
     if isinstance(node.op, ops.Conv) and node.op.transposed:
         fan_in = weight.shape[0] // node.op.groups * weight[0, 0].numel()
-    return int(fan_in * (2 ** (levels.weight_bits_of(node.origin.module) - 1) - 1))
+    return fan_in * levels.largest_weight(node.origin.module)
 
 
 def _weighted_need(why: str, uniform: tuple[int, ...], node: Node, graph: Graph, levels: Levels) -> Need:

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from spikemorph.errors import GraphError, expect
 from spikemorph.evaluate.batching import Batches
 from spikemorph.ir.graph import Dialect, Graph
 from spikemorph.passes import plan
+from spikemorph.passes.fold import fold_affines
 from spikemorph.passes.levels import Levels
+from spikemorph.passes.lower import lower_batch_norms
+from spikemorph.passes.prune import prune
 from spikemorph.quantise.integer import integer_graph
+from spikemorph.quantise.methods import Nearest, PostTraining, Reconstruction
 from spikemorph.quantise.network import QuantisedNetwork, check_overrides
+from spikemorph.quantise.reconstruct import reconstruct, with_biases
 
-__all__ = ["QuantisedNetwork", "freeze", "quantise", "trainable"]
+__all__ = [
+    "Nearest",
+    "QuantisedNetwork",
+    "Reconstruction",
+    "freeze",
+    "quantise",
+    "reconstructed",
+    "trainable",
+]
+
+
+NEAREST = Nearest()
 
 
 def trainable(graph: Graph, levels: Levels, calibration: Batches | None = None) -> QuantisedNetwork:
@@ -25,6 +43,14 @@ def trainable(graph: Graph, levels: Levels, calibration: Batches | None = None) 
         LevelsError: an override names no module.
         DataError: empty or unfit calibration data.
     """
+    _check(graph, levels)
+    network = QuantisedNetwork(plan(graph, levels), levels)
+    if calibration is not None:
+        network.calibrate(calibration)
+    return network
+
+
+def _check(graph: Graph, levels: Levels) -> None:
     expect("quantise(graph)", graph, (Graph,), "capture(model, example_inputs) first")
     expect("quantise(levels)", levels, (Levels,), "use Levels(activation=15)")
     if graph.dialect is not Dialect.FLOAT:
@@ -35,10 +61,6 @@ def trainable(graph: Graph, levels: Levels, calibration: Batches | None = None) 
             do="pass the result of capture(model, example_inputs)",
         )
     check_overrides(graph, levels)
-    network = QuantisedNetwork(plan(graph, levels), levels)
-    if calibration is not None:
-        network.calibrate(calibration)
-    return network
 
 
 def freeze(network: QuantisedNetwork) -> Graph:
@@ -52,16 +74,38 @@ def freeze(network: QuantisedNetwork) -> Graph:
     return integer_graph(network)
 
 
-def quantise(graph: Graph, calibration: Batches, levels: Levels) -> Graph:
+def quantise(graph: Graph, calibration: Batches, levels: Levels, method: PostTraining = NEAREST) -> Graph:
     """Post-training quantisation: the integer graph of a captured network.
 
     Args:
         graph: float dialect, from `capture`.
         calibration: a tensor of samples, a tuple of tensors, or a loader of batches; labels are ignored.
         levels: ranges of counts and weights.
+        method: what may be changed for closer results.
 
     Raises:
         DataError: empty or unfit calibration data.
         LevelsError: an override names no module, or some accumulator could leave int32.
     """
-    return freeze(trainable(graph, levels, calibration))
+    expect("quantise(method)", method, (Nearest, Reconstruction), "use Reconstruction()")
+    match method:
+        case Nearest():
+            return freeze(trainable(graph, levels, calibration))
+        case Reconstruction():
+            return freeze(reconstructed(graph, calibration, levels, method))
+        case _:
+            assert_never(method)
+
+
+def reconstructed(
+    graph: Graph, calibration: Batches, levels: Levels, method: Reconstruction
+) -> QuantisedNetwork:
+    """The network as reconstruction leaves it: `freeze` gives its integer graph.
+
+    Args and raises: see `quantise`.
+    """
+    _check(graph, levels)
+    graph = with_biases(fold_affines(lower_batch_norms(prune(graph))))
+    network = QuantisedNetwork(plan(graph, levels), levels)
+    reconstruct(network, calibration, method)
+    return network

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol, final
 
 import torch
@@ -105,20 +106,37 @@ GRIDS: OpTable[Rule] = OpTable("quantise grids", ops.PLANNED_OPS, dict.fromkeys(
 
 def lay_grids(graph: Graph, levels: Levels, params: Parameters) -> dict[str, Cell]:
     """The grid of every value of a planned graph, host ops aside."""
-    facts = facts_of(graph, levels)
-    cells: dict[str, Cell] = {}
-    for node in graph.body:
+    grids = Grids(graph, levels, params)
+    return {node.name: grids.lay(node) for node in graph.body}
+
+
+@final
+@dataclass
+class Grids:
+    """Grids laid so far, node by node in data-flow order."""
+
+    graph: Graph
+    levels: Levels
+    params: Parameters
+    cells: dict[str, Cell] = field(default_factory=dict)
+
+    @cached_property
+    def _bounds(self) -> dict[str, int]:
+        return {name: fact.bound for name, fact in facts_of(self.graph, self.levels).items()}
+
+    def lay(self, node: Node) -> Cell:
+        """The grid of the next value."""
         site = Site(
             node,
-            graph,
-            levels,
-            params,
-            tuple(cells[name] for name in node.inputs),
-            tuple(graph.by_name[name].shape for name in node.inputs),
-            tuple(facts[name].bound for name in node.inputs),
+            self.graph,
+            self.levels,
+            self.params,
+            tuple(self.cells[name] for name in node.inputs),
+            tuple(self.graph.by_name[name].shape for name in node.inputs),
+            tuple(self._bounds[name] for name in node.inputs),
         )
-        cells[node.name] = GRIDS[type(node.op)](site)
-    return cells
+        self.cells[node.name] = GRIDS[type(node.op)](site)
+        return self.cells[node.name]
 
 
 def accumulator(cell: Cell) -> Accumulator:
@@ -156,9 +174,8 @@ def _conv(site: Site) -> Cell:
     assert isinstance(op, ops.Conv)
     weight = site.params.tensor(op.weight).double()
     outer = _out_first(op, weight)
-    relative, base = _relative_units(site.cells[0].unit.reshape(-1), site.shapes[0][0])
-    absorbed = outer * _per_group(op, relative, outer)
-    integers, step = _weights(site, absorbed)
+    relative, base = absorbed_units(op, site.cells[0].unit, outer, site.shapes[0][0])
+    integers, step = _weights(site, outer * relative)
     unit = (step * base).reshape(-1, *(1,) * len(op.stride))
     return Cell(unit, _bias_and_offset(site, op, unit), {"weight": _in_place(op, integers, weight)})
 
@@ -190,10 +207,24 @@ def _linear(site: Site) -> Cell:
     op = site.node.op
     assert isinstance(op, ops.Linear)
     weight = site.params.tensor(op.weight).double()
-    relative, base = _relative_units(site.cells[0].unit.reshape(-1), weight.shape[1])
+    relative, base = absorbed_units(op, site.cells[0].unit, weight, weight.shape[1])
     integers, step = _weights(site, weight * relative)
     unit = (step * base).reshape(*(1,) * (len(site.node.shape) - 1), -1)
     return Cell(unit, _bias_and_offset(site, op, unit), {"weight": integers})
+
+
+def absorbed_units(
+    op: ops.Conv | ops.Linear, unit: Tensor, outer: Tensor, channels: int
+) -> tuple[Tensor, Tensor]:
+    """What each weight takes in of its input's unit, relative to the largest, and the largest.
+
+    Args:
+        unit: of the input.
+        outer: the weights, outputs first; the result broadcasts against them.
+        channels: of the input.
+    """
+    relative, base = _relative_units(unit.reshape(-1), channels)
+    return (_per_group(op, relative, outer) if isinstance(op, ops.Conv) else relative), base
 
 
 def _relative_units(unit: Tensor, channels: int) -> tuple[Tensor, Tensor]:
@@ -207,7 +238,7 @@ def _relative_units(unit: Tensor, channels: int) -> tuple[Tensor, Tensor]:
 
 def _weights(site: Site, absorbed: Tensor) -> tuple[Tensor, Tensor]:
     """Integer weights [out, ...] and their steps [out]."""
-    largest = 2 ** (site.levels.weight_bits_of(site.node.origin.module) - 1) - 1
+    largest = site.levels.largest_weight(site.node.origin.module)
     step = site.params.weight_step(site.node, absorbed, largest)
     scaled = absorbed / step.reshape(-1, *(1,) * (absorbed.dim() - 1))
     return round_through(scaled.clamp(-largest, largest)), step

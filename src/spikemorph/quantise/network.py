@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -120,19 +121,35 @@ class QuantisedNetwork(nn.Module):
         Raises:
             DataError: an input of zeros alone.
         """
-        for name, samples in inputs.items():
-            node = self.graph.by_name[name]
-            _check_alive(node, samples, alone=len(self.graph.inputs) == 1)
-            grid = input_grid(samples, self.levels.input.bits)
-            self.grid(node).copy_(torch.tensor(grid, dtype=torch.float64))
-        for name, unit in units.items():
-            self.log_units[self._slot_of[name]].data.copy_(unit.log2())
+        with self.calibrating():
+            for name, samples in inputs.items():
+                self.set_grid(self.graph.by_name[name], samples)
+            for name, unit in units.items():
+                self.set_unit(self.graph.by_name[name], unit)
+            self.cells()
+
+    @contextmanager
+    def calibrating(self) -> Iterator[None]:
+        """Inside, units and steps are to be chosen anew; steps that are not are chosen from the weights."""
         for log_step in self.log_steps.values():
             log_step.data.fill_(torch.nan)
+        self.calibrated.fill_(value=False)
         with torch.no_grad():
-            self.calibrated.fill_(value=False)
-            self.cells()
-            self.calibrated.fill_(value=True)
+            yield
+        self.calibrated.fill_(value=True)
+
+    def set_grid(self, node: Node, samples: Tensor) -> None:
+        """The grid of an input, from samples of it."""
+        _check_alive(node, samples, alone=len(self.graph.inputs) == 1)
+        self.grid(node).copy_(torch.tensor(input_grid(samples, self.levels.input.bits), dtype=torch.float64))
+
+    def set_unit(self, node: Node, unit: Tensor) -> None:
+        """Units [rows] of a neuron."""
+        self.log_units[self._slot_of[node.name]].data.copy_(unit.log2())
+
+    def set_step(self, node: Node, step: Tensor) -> None:
+        """Steps [out] of weights."""
+        self.log_steps[self._slot_of[node.name]].data.copy_(step.log2())
 
     def check_finite(self) -> None:
         """Nothing, where every parameter is a finite number.
@@ -169,7 +186,7 @@ class QuantisedNetwork(nn.Module):
         activity = sum((each.sum() for each in counts), torch.zeros(())) / max(
             sum(each.numel() for each in counts), 1
         )
-        real = {name: self._decoded(cells[name], values[name]) for name in sources_of_outputs(self.graph)}
+        real = {name: self.decoded(cells[name], values[name]) for name in sources_of_outputs(self.graph)}
         known = host_values(self.graph, real)
         return structure.build(self.graph.structure, [known[name] for name in self.graph.outputs]), activity
 
@@ -180,10 +197,11 @@ class QuantisedNetwork(nn.Module):
         values: dict[str, Tensor] = {}
         for node in self.graph.body:
             sources = [values[name] for name in node.inputs]
-            values[node.name] = self._value(node, cells[node.name], sources, inputs)
+            values[node.name] = self.value(node, cells[node.name], sources, inputs)
         return values, cells
 
-    def _value(self, node: Node, cell: Cell, sources: list[Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
+    def value(self, node: Node, cell: Cell, sources: list[Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
+        """The integers of one node from those of its sources, or from the network's inputs."""
         match node.op:
             case ops.Input(index):
                 _, lo, hi = self.grid(node)
@@ -244,16 +262,21 @@ class QuantisedNetwork(nn.Module):
         return self._chained(op, cell, _real(cell.source, source))
 
     def _chained(self, op: ops.Quantiser, cell: Cell, x: Tensor) -> Tensor:
+        return round_through((self.chain(op, x) / cell.unit.float()).clamp(op.lo, op.hi))
+
+    def chain(self, op: ops.Quantiser, x: Tensor) -> Tensor:
+        """What a neuron rounds, from the real value of its sum."""
         for link in op.chain:
             if isinstance(link, ops.Affine):
                 named = {name: self.tensor(name) for name in (link.gain, link.offset) if name is not None}
                 x = LINEAR[ops.Affine](link, [x], named)
             else:
                 x = functions.apply(link, x)
-        return round_through((x / cell.unit.float()).clamp(op.lo, op.hi))
+        return x
 
     @staticmethod
-    def _decoded(cell: Cell, value: Tensor) -> Tensor:
+    def decoded(cell: Cell, value: Tensor) -> Tensor:
+        """A value as real numbers, from its integers."""
         return _real(accumulator(cell), value)
 
 

@@ -15,13 +15,16 @@ AT_ONCE = 2**16
 """Numbers worked on at once: whole rows of at most so many, which a cache holds. Changes no unit."""
 
 
-def choose_unit(samples: Tensor, lo: int, hi: int, observer: Observer) -> Tensor:
+def choose_unit(
+    samples: Tensor, lo: int, hi: int, observer: Observer, wanted: Tensor | None = None
+) -> Tensor:
     """Units [rows], float64, of grids lo..hi for samples [rows, n]; 1 / hi for a row of zeros.
 
     Args:
         samples: numbers to be represented as unit * integer.
         lo, hi: range of the integers, lo <= 0 < hi.
         observer: max, percentile of the non-zero magnitudes, or least squared error.
+        wanted: [rows, n], what the squared error is against, None: the samples themselves.
     """
     rows = max(1, AT_ONCE // max(samples.shape[1], 1))
     return torch.cat([_units(some, lo, hi, observer) for some in samples.split(rows)])
@@ -37,7 +40,8 @@ def _units(samples: Tensor, lo: int, hi: int, observer: Observer) -> Tensor:
         case Percentile(percent):
             unit = torch.stack([_percentile(row, percent) for row in reach])
         case LeastSquares():
-            unit = _least_squares(x.float(), lo, hi, largest.float()).double()
+            target = samples if wanted is None else wanted
+            unit = _least_squares(x.float(), target.float(), (lo, hi), largest.float()).double()
         case _:
             assert_never(observer)
     return torch.where(largest > TINY, unit.clamp(min=TINY), torch.full_like(unit, 1.0 / hi))
@@ -57,14 +61,14 @@ def _percentile(reach: Tensor, percent: float) -> Tensor:
     return live.kthvalue(rank).values
 
 
-def _least_squares(x: Tensor, lo: int, hi: int, largest: Tensor) -> Tensor:
+def _least_squares(x: Tensor, target: Tensor, ends: tuple[int, int], largest: Tensor) -> Tensor:
     """The best of the full reach and 60 candidates between 1/30 of it and a little more."""
     best = largest.clone()
     error = torch.full_like(largest, torch.inf)
     for factor in (1.0, *torch.logspace(-1.5, 0.02, 60, dtype=torch.float64).tolist()):
         unit = (largest * factor).clamp(min=TINY).unsqueeze(1)
-        grid = (x / unit).round_().clamp_(lo, hi).mul_(unit)
-        now = grid.sub_(x).square_().sum(1)
+        grid = (x / unit).round_().clamp_(*ends).mul_(unit)
+        now = grid.sub_(target).square_().sum(1)
         best = torch.where(now < error, unit.squeeze(1), best)
         error = torch.minimum(now, error)
     return best
