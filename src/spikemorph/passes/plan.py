@@ -155,6 +155,8 @@ class _Walk:
         if not isinstance(node.op, ops.Input):
             needs = NEEDS[type(node.op)](node, known, self.graph, self.levels)
             sources = tuple(self.guarded(name, need) for name, need in zip(node.inputs, needs, strict=True))
+            if self.blamed:
+                return
             node = replace(node, inputs=sources)
         known = tuple(self.facts[name] for name in node.inputs)
         self.facts[node.name] = FACTS[type(node.op)](node, known, self.graph, self.levels)
@@ -197,9 +199,12 @@ class _Walk:
 
 
 def _walk(graph: Graph, levels: Levels, uniform: frozenset[str]) -> tuple[Graph, set[str]]:
+    """The planned graph, or the first quantisers that need one unit for all channels."""
     walk = _Walk(graph, levels, uniform)
     for node in graph.body:
         walk.visit(node)
+        if walk.blamed:
+            return graph, walk.blamed
     return walk.read_out(), walk.blamed
 
 

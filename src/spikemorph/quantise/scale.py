@@ -27,10 +27,11 @@ def choose_unit(
         wanted: [rows, n], what the squared error is against, None: the samples themselves.
     """
     rows = max(1, AT_ONCE // max(samples.shape[1], 1))
-    return torch.cat([_units(some, lo, hi, observer) for some in samples.split(rows)])
+    pairs = zip(samples.split(rows), (samples if wanted is None else wanted).split(rows), strict=True)
+    return torch.cat([_units(some, lo, hi, observer, target) for some, target in pairs])
 
 
-def _units(samples: Tensor, lo: int, hi: int, observer: Observer) -> Tensor:
+def _units(samples: Tensor, lo: int, hi: int, observer: Observer, target: Tensor) -> Tensor:
     x = samples.double()
     reach = _reach(x, lo, hi)
     largest = reach.amax(1)
@@ -40,7 +41,6 @@ def _units(samples: Tensor, lo: int, hi: int, observer: Observer) -> Tensor:
         case Percentile(percent):
             unit = torch.stack([_percentile(row, percent) for row in reach])
         case LeastSquares():
-            target = samples if wanted is None else wanted
             unit = _least_squares(x.float(), target.float(), (lo, hi), largest.float()).double()
         case _:
             assert_never(observer)
