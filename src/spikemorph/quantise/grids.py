@@ -20,8 +20,8 @@ from spikemorph.ir import ops
 from spikemorph.ir.graph import Graph, Node
 from spikemorph.ir.table import OpTable
 from spikemorph.passes import patterns
+from spikemorph.passes.facts import RECURRENT_BUDGET, SUM_BUDGET, facts_of, weight_growth
 from spikemorph.passes.levels import Levels
-from spikemorph.passes.plan import RECURRENT_BUDGET, SUM_BUDGET, facts_of, weight_growth
 
 LARGEST_FACTOR = 2**15 - 1
 LARGEST_BIAS = 2**29
