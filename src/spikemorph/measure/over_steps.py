@@ -54,7 +54,7 @@ def over_steps(
     Args:
         network: lossless or rate-coded, feed-forward.
         data: samples, or a loader; labels are ignored.
-        steps: rising, from 1 on; every layer is passed within a step.
+        steps: rising, from 1 on; every layer is passed within a step. None at all: only the rest.
         quiescent: of a lossless network: run on until at rest.
         batch: samples at once.
         progress: is told samples done.
@@ -64,6 +64,13 @@ def over_steps(
         RunError: unfit steps, or more than a rate network has room for.
     """
     rates = network.window is not None
+    if not steps and (rates or not quiescent):
+        raise RunError(
+            where="over_steps(steps)",
+            got="no steps",
+            known="only a lossless network comes to rest, where it can be looked at without any",
+            do="give steps, such as (8, 16, 32)",
+        )
     if rates and max(steps) > horizon(network.graph):
         raise RunError(
             where="over_steps(steps)",
@@ -74,16 +81,23 @@ def over_steps(
     whole = None if quiescent and not rates else max(steps)
     done = 0
     for inputs in batches(network.graph, data, size=batch, where="data over steps"):
-        run = simulate(network, inputs, steps=whole, record=Outputs(tuple(steps)))
-        assert run.outputs is not None and run.spikes_until is not None
-        shown = run.at if run.at is not None else tuple(range(1, len(run.spikes_until) + 1))
-        rows = torch.tensor([shown.index(step) for step in steps])
+        run = simulate(network, inputs, steps=whole, record=Outputs(tuple(steps)) if steps else ())
+        outputs, spikes = _looked_at(run, steps)
         done += len(inputs[0])
         progress(done)
         yield Reached(
             inputs,
-            dict(zip(steps, run.outputs, strict=True)),
+            outputs,
             run.output if whole is None else None,
-            run.spikes_until[rows],
+            spikes,
             run,
         )
+
+
+def _looked_at(run: Run, steps: tuple[int, ...]) -> tuple[Mapping[int, Any], Tensor]:
+    if not steps:
+        return {}, torch.zeros(0, len(run.settled))
+    assert run.outputs is not None and run.spikes_until is not None
+    shown = run.at if run.at is not None else tuple(range(1, len(run.spikes_until) + 1))
+    rows = torch.tensor([shown.index(step) for step in steps])
+    return dict(zip(steps, run.outputs, strict=True)), run.spikes_until[rows]

@@ -1,0 +1,155 @@
+"""Methods of conversion without training, each with the settings that calibration data chooses for every T.
+
+All candidates of a family run on calibration samples without labels. For every number of steps T, that
+candidate and that share of the steps left out of the readout win whose outputs are closest to those of the
+float network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from spikemorph.convert.network import SpikingNetwork, Window
+from spikemorph.evaluate.integers import evaluate
+from spikemorph.ir.graph import Graph
+from spikemorph.measure.over_steps import over_steps
+from spikemorph.recipes.over_steps import QUIESCENT, Way
+
+STARTS = (0.0, 0.25, 0.5, 0.625, 0.75)
+"""Shares of the steps that the readout of a rate network may leave out."""
+AT_ONCE = 20
+"""Samples."""
+
+Outputs = Mapping[int | None, Tensor]
+"""[n, classes] after so many steps, of rate networks the mean over all of them; None: at rest."""
+
+
+@final
+@dataclass(frozen=True)
+class Source:
+    """What is converted: a float graph, and calibration samples [n, *shape]."""
+
+    graph: Graph
+    calibration: Tensor
+
+
+@final
+@dataclass(frozen=True)
+class Candidate:
+    """One way to convert.
+
+    Args:
+        build: the network; windows do not matter.
+        steps: at which it may win, None for all.
+    """
+
+    build: Callable[[Source], SpikingNetwork]
+    steps: tuple[int, ...] | None = None
+
+
+Family = Mapping[str, Candidate]
+"""Candidates of one method, by the words for their settings."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What won.
+
+    Args:
+        candidate: of the family.
+        start: steps that the readout leaves out.
+        error: squared error of the scores on calibration samples, relative to their own squares.
+    """
+
+    candidate: str
+    start: int
+    error: float
+
+    def to_json(self) -> list[Any]:
+        """Plain data."""
+        return [self.candidate, self.start, self.error]
+
+
+Choices = Mapping[str, Choice]
+"""By "8", "16", ... steps or "quiescent"."""
+
+
+def choose(source: Source, family: Family, shown: Tensor, steps: tuple[int, ...]) -> Choices:
+    """The winners of one family.
+
+    Args:
+        shown: [n, *shape], on which candidates are compared.
+        steps: rising.
+    """
+    wanted = evaluate(source.graph, shown)
+    best: dict[str, Choice] = {}
+    for name, candidate in family.items():
+        network, able = candidate.build(source), candidate.steps or steps
+        for key, start, scores in readouts(network, shown, able):
+            error = relative_error(scores, wanted)
+            if key not in best or error < best[key].error:
+                best[key] = Choice(name, start, error)
+    return {key: best[key] for key in (*map(str, steps), QUIESCENT) if key in best}
+
+
+def readouts(network: SpikingNetwork, x: Tensor, steps: tuple[int, ...]) -> Iterator[tuple[str, int, Tensor]]:
+    """(key, start, outputs averaged from there on) for every readout that is allowed, from one run."""
+    rests = network.window is None
+    starts = {n: sorted({int(n * share) for share in ((0.0,) if rests else STARTS)}) for n in steps}
+    marks = sorted({*steps, *(start for each in starts.values() for start in each)} - {0})
+    free = network if rests else replace(network, window=Window(0))
+    found: dict[int | None, list[Tensor]] = {}
+    for reached in over_steps(free, x, tuple(marks), quiescent=rests, batch=AT_ONCE):
+        for mark, output in (*reached.outputs.items(), (None, reached.quiescent)):
+            if output is not None:
+                found.setdefault(mark, []).append(output)
+    outputs = {mark: torch.cat(each) for mark, each in found.items()}
+    for n in steps:
+        for start in starts[n]:
+            yield str(n), start, averaged(outputs, start, n)
+    if rests:
+        yield QUIESCENT, 0, outputs[None]
+
+
+def averaged(outputs: Outputs, start: int, steps: int) -> Tensor:
+    """The mean output of steps start + 1..steps, from the means over all steps until then."""
+    if start == 0:
+        return outputs[steps]
+    return (outputs[steps] * steps - outputs[start] * start) / (steps - start)
+
+
+def relative_error(scores: Tensor, wanted: Tensor) -> float:
+    """Squared error of scores [n, classes] relative to what is wanted, both without the mean of their row."""
+    ours, theirs = (each.double() - each.double().mean(1, keepdim=True) for each in (scores, wanted))
+    return float((ours - theirs).square().sum() / theirs.square().sum())
+
+
+def ways(source: Source, method: str, family: Family, choices: Choices) -> Iterator[Way]:
+    """The winners, each network and window once."""
+    built: dict[str, SpikingNetwork] = {}
+    for name, start in dict.fromkeys((each.candidate, each.start) for each in choices.values()):
+        won = [key for key, each in choices.items() if (each.candidate, each.start) == (name, start)]
+        if name not in built:
+            built[name] = family[name].build(source)
+        network = built[name]
+        if network.window is not None:
+            network = replace(network, window=Window(start, 1))
+        steps = tuple(int(key) for key in won if key != QUIESCENT)
+        yield Way(method, network, steps, QUIESCENT in won)
+
+
+def closest(chosen: Mapping[str, Choices]) -> dict[str, str]:
+    """Steps or "quiescent" -> the family whose winner is closest to the float network."""
+    keys = dict.fromkeys(key for won in chosen.values() for key in won)
+    return {
+        key: min(
+            (name for name, won in chosen.items() if key in won), key=lambda name: chosen[name][key].error
+        )
+        for key in keys
+    }
