@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import nn
 
 from spikemorph.convert.files import load, save
 from spikemorph.convert.methods import convert
+from spikemorph.convert.network import SpikingNetwork
 from spikemorph.data import Split
 from spikemorph.data.folders import cache
 from spikemorph.errors import FileError
@@ -51,6 +52,7 @@ class Recipe:
         data: a part of its data set, as the network takes it.
         module: the float network as a torch module, untrained; None: only its graph is known.
         source: another recipe whose shipped float network this one starts from; None: its own is shipped.
+        rebuild: from its notes to both networks, where nothing else is shipped.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Recipe:
     data: Callable[[Split], Labelled]
     module: Callable[[], nn.Module] | None = None
     source: str | None = None
+    rebuild: Callable[[Mapping[str, Any]], Trained] | None = None
 
     @property
     def workplace(self) -> Path:
@@ -78,8 +81,12 @@ class Recipe:
 
     def evaluate(self, folder: Path | None, progress: Progress, *, full: bool = False) -> Result:
         """Convert and verify the network of a folder, or the shipped one."""
-        float_graph, integer = self.graph(folder, "float"), self.graph(folder, "qnn")
         notes = _notes(self._text(folder))
+        if folder is None and self.rebuild is not None:
+            made = self.rebuild(notes)
+            float_graph, integer = made.float_graph, made.integer_graph
+        else:
+            float_graph, integer = self.graph(folder, "float"), self.graph(folder, "qnn")
         case = Case(self.name, float_graph, integer, convert(integer), self.levels, self.weight_bits, notes)
         return self.measure(case, progress, full)
 
@@ -91,7 +98,11 @@ class Recipe:
         """
         dialect = {"float": Dialect.FLOAT, "qnn": Dialect.INTEGER}[kind]
         file = f"{self.name}.{kind}.safetensors"
-        if folder is not None:
+        graph: SpikingNetwork | Graph
+        if folder is None and self.rebuild is not None:
+            made = self.rebuild(_notes(self._text(None)))
+            graph = made.float_graph if kind == "float" else made.integer_graph
+        elif folder is not None:
             graph = load(folder / file)
         else:
             if kind == "float" and self.source is not None:

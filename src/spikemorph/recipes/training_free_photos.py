@@ -1,0 +1,237 @@
+"""ImageNet photos without training: pretrained networks, every method, 500 photos to calibrate with.
+
+Levels, ramps, thresholds, windows and the method for each number of steps are chosen on calibration photos
+without their labels; 500 photos of other classes are seen once, at the end. Nothing is shipped but the
+choices: the networks are made anew from the pretrained weights.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from spikemorph.capture import capture
+from spikemorph.convert.balance import LeastSquaresIn, LocalThresholdBalancing
+from spikemorph.convert.lossless import Lossless
+from spikemorph.convert.methods import convert
+from spikemorph.convert.network import Binary, Graded, Spike, Ternary
+from spikemorph.convert.rate import Rate
+from spikemorph.convert.training_free import Delayed, TrainingFree
+from spikemorph.data import Dataset, Split
+from spikemorph.data.photos import EFFICIENTNET_LITE, TORCHVISION, Normal, load_photos
+from spikemorph.data.pretrained import MOBILENET_V2
+from spikemorph.evaluate.integers import evaluate
+from spikemorph.ir.graph import Graph
+from spikemorph.passes.levels import Levels, Percentile, PerChannel
+from spikemorph.quantise import quantise
+from spikemorph.quantise.methods import Reconstruction
+from spikemorph.recipes.contest import Candidate, Choice, Choices, Family, Source, choose, closest, ways
+from spikemorph.recipes.over_steps import FULL, QUIESCENT, STEPS, hits, losses, measured
+from spikemorph.recipes.recipe import Recipe, Trained
+from spikemorph.recipes.result import Case, Progress, Result, assess
+from spikemorph.recipes.training import Report
+from spikemorph.recipes.zoo import efficientnet_lite0
+
+CALIBRATION, SHOWN, TESTED, VERIFIED = 256, 64, 200, 16
+"""Photos to calibrate with; others, to choose on; test photos without --full; of these verified by neuron."""
+GRADED = "lossless, graded(4)"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Of a lossless network: levels of activations and of identity neurons, steps of the ramp."""
+
+    levels: int
+    identity: int
+    ramp: int
+
+    def __str__(self) -> str:
+        return f"{self.levels} levels, {self.identity} of identities, ramp of {self.ramp}"
+
+
+UNITS = (
+    Setting(7, 15, 12),
+    Setting(15, 31, 20),
+    Setting(15, 31, 28),
+    Setting(31, 63, 44),
+    Setting(31, 63, 56),
+    Setting(63, 127, 96),
+    Setting(127, 255, 192),
+)
+SIZED = (Setting(31, 63, 10), Setting(63, 127, 12), Setting(63, 127, 24), Setting(127, 255, 40))
+
+
+def mobilenet_v2() -> nn.Module:
+    """torchvision's MobileNetV2 at rest."""
+    from torchvision.models import mobilenet_v2 as build
+
+    module: nn.Module = build()
+    module.load_state_dict(MOBILENET_V2.state_dict())
+    return module.eval()
+
+
+# ---------------------------------------------------------------- candidates
+def integer(source: Source, setting: Setting) -> Graph:
+    """The quantised network of a setting."""
+    levels = Levels(setting.levels, identity=setting.identity, granularity=PerChannel())
+    return quantise(source.graph, source.calibration, levels, Reconstruction())
+
+
+@final
+class Quantised:
+    """Quantised networks of one source, each made once."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, int, int], Graph] = {}
+
+    def __call__(self, source: Source, setting: Setting) -> Graph:
+        """The quantised network of a setting, whatever its ramp."""
+        key = id(source), setting.levels, setting.identity
+        if key not in self._made:
+            self._made[key] = integer(source, setting)
+        return self._made[key]
+
+
+def _lossless(settings: tuple[Setting, ...], spike: Spike, made: Quantised) -> Family:
+    def candidate(setting: Setting) -> Candidate:
+        method = Lossless(spike, ramp=setting.ramp)
+        return Candidate(lambda source: convert(made(source, setting), method))
+
+    return {str(setting): candidate(setting) for setting in settings}
+
+
+def _free(balancing: LocalThresholdBalancing | LeastSquaresIn, spike: Spike) -> Candidate:
+    method = TrainingFree(balancing, Delayed(0), spike)
+    steps = (balancing.steps,) if isinstance(balancing, LeastSquaresIn) else None
+    return Candidate(lambda source: convert(source.graph, method, source.calibration), steps)
+
+
+def families(made: Quantised) -> Mapping[str, Family]:
+    """All candidates, by method."""
+    balanced = {f"{n} iterations": _free(LocalThresholdBalancing(n), Binary()) for n in (10, 40, 160)}
+    fitted = {f"in {n}": _free(LeastSquaresIn(n), Ternary()) for n in FULL}
+    percentile = Candidate(lambda source: convert(source.graph, Rate(Percentile(99.9)), source.calibration))
+    return {
+        "lossless, ternary": _lossless(UNITS, Ternary(), made),
+        GRADED: _lossless(SIZED, Graded(4), made),
+        "local threshold balancing, binary": balanced,
+        "least squares, ternary": fitted,
+        "rate, binary": {"percentile 99.9": percentile},
+    }
+
+
+# ---------------------------------------------------------------- choosing
+def settle(photos: Photos, folder: Path, report: Report) -> Trained:
+    """Every choice that calibration photos make."""
+    source, shown = photos.source()
+    made, found = Quantised(), dict[str, Choices]()
+    for name, family in families(made).items():
+        found[name] = choose(source, family, shown, FULL)
+        report(name)
+        for key, each in found[name].items():
+            report(f"  {key}: {each.candidate} from {each.start}, error {each.error:.4f}")
+    chosen = {name: {key: each.to_json() for key, each in won.items()} for name, won in found.items()}
+    best = _setting(found["lossless, ternary"][QUIESCENT].candidate)
+    return Trained(source.graph, made(source, best), {"chosen": chosen})
+
+
+def _setting(name: str) -> Setting:
+    return next(each for each in (*UNITS, *SIZED) if str(each) == name)
+
+
+@final
+@dataclass(frozen=True)
+class Photos:
+    """A pretrained network and how it wants its pixels."""
+
+    build: Callable[[], nn.Module]
+    normal: Normal
+
+    def source(self) -> tuple[Source, Tensor]:
+        """The captured network with photos to calibrate with; and others to choose on, without labels."""
+        x = load_photos(Split.VALIDATION, samples=CALIBRATION + SHOWN, normal=self.normal).x
+        places = torch.arange(len(x))
+        apart = places % (len(x) // SHOWN) == 0
+        graph = capture(self.build(), x[:2])
+        return Source(graph, x[~apart]), x[apart][:SHOWN]
+
+    def data(self, split: Split) -> Dataset:
+        """Photos of a split."""
+        return load_photos(split, normal=self.normal)
+
+
+def rebuild(photos: Photos, notes: Mapping[str, Any]) -> Trained:
+    """The float network, and the quantised one that was closest at rest."""
+    source, _ = photos.source()
+    best = _setting(notes["chosen"]["lossless, ternary"][QUIESCENT][0])
+    return Trained(source.graph, integer(source, best), dict(notes))
+
+
+# ---------------------------------------------------------------- measuring
+def compare(photos: Photos, case: Case, progress: Progress, full: bool) -> Result:
+    """Every method on the same test photos."""
+    start, steps = time.perf_counter(), FULL if full else STEPS
+    data = load_photos(Split.TEST, samples=None if full else TESTED, normal=photos.normal)
+    source, _ = photos.source()
+    rows = families(Quantised())
+    chosen = {name: _choices(won, steps) for name, won in case.notes["chosen"].items()}
+    found = [way for name, won in chosen.items() for way in ways(source, name, rows[name], won)]
+    verified = data.first(VERIFIED)
+    result = assess(case, verified, lambda done, total: progress(done, total + len(found) * len(data.x)))
+    total = VERIFIED + len(found) * len(data.x)
+    table = measured(found, data.x, hits(data.y), progress=lambda done, _: progress(VERIFIED + done, total))
+    everything = slice(0, len(data.x))
+    right, rest = (
+        hits(data.y)(evaluate(graph, data.x), everything) / len(data.x)
+        for graph in (case.float_graph, case.integer_graph)
+    )
+    plain = closest({name: won for name, won in chosen.items() if name != GRADED})
+    best = _setting(case.notes["chosen"]["lossless, ternary"][QUIESCENT][0])
+    return replace(
+        result,
+        samples=len(data.x),
+        float=right,
+        qnn=rest,
+        snn=table.by_method["lossless, ternary"][QUIESCENT],
+        levels=best.levels,
+        by_method=table.by_method,
+        loss=losses(table, right, plain),
+        loss_graded=losses(table, right, closest({GRADED: chosen[GRADED]})),
+        notes={
+            **case.notes,
+            "method": plain,
+            "spikes_per_neuron": table.spikes,
+            "costs": table.costs,
+            "verified_samples": VERIFIED,
+        },
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _choices(won: Mapping[str, Any], steps: tuple[int, ...]) -> Choices:
+    kept = {*map(str, steps), QUIESCENT}
+    return {key: Choice(*each) for key, each in won.items() if key in kept}
+
+
+def _recipe(name: str, photos: Photos) -> Recipe:
+    return Recipe(
+        name=f"training-free-{name}",
+        levels=UNITS[-1].levels,
+        weight_bits=8,
+        fit=partial(settle, photos),
+        measure=partial(compare, photos),
+        data=photos.data,
+        rebuild=partial(rebuild, photos),
+    )
+
+
+MOBILENET = _recipe("mobilenet-v2", Photos(mobilenet_v2, TORCHVISION))
+EFFICIENTNET = _recipe("efficientnet-lite0", Photos(efficientnet_lite0, EFFICIENTNET_LITE))

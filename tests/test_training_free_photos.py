@@ -1,0 +1,81 @@
+"""The recipes on photos, with a small network and noise in their place."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from spikemorph.convert.methods import convert
+from spikemorph.data import Dataset, Split
+from spikemorph.recipes import training_free_photos as photos
+from spikemorph.recipes.result import Case
+
+STEPS = (4, 8)
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2),
+        nn.BatchNorm2d(8),
+        nn.ReLU6(),
+        nn.Conv2d(8, 8, 1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    ).eval()
+
+
+@pytest.fixture
+def noise(monkeypatch: pytest.MonkeyPatch) -> photos.Photos:
+    def load(split: Split, *, samples: int | None = None, normal: object = None) -> Dataset:
+        n = samples or 40
+        x = torch.randn(n, 3, 9, 9, generator=torch.Generator().manual_seed(n + (split is Split.TEST)))
+        return Dataset(x, torch.arange(n) % 5, "noise", split, tuple("abcde"))
+
+    monkeypatch.setattr(photos, "load_photos", load)
+    for name, value in (("CALIBRATION", 24), ("SHOWN", 8), ("TESTED", 6), ("VERIFIED", 3)):
+        monkeypatch.setattr(photos, name, value)
+    monkeypatch.setattr(photos, "UNITS", (photos.Setting(3, 7, 4), photos.Setting(15, 31, 1)))
+    monkeypatch.setattr(photos, "SIZED", (photos.Setting(7, 15, 2),))
+    monkeypatch.setattr(photos, "FULL", STEPS)
+    monkeypatch.setattr(photos, "STEPS", STEPS)
+    return photos.Photos(small, photos.TORCHVISION)
+
+
+def test_choices_are_made_kept_and_used(noise: photos.Photos) -> None:
+    trained = photos.settle(noise, None, lambda line: None)
+    notes = json.loads(json.dumps(trained.notes))
+    again = photos.rebuild(noise, notes)
+    assert [node.name for node in again.integer_graph.nodes] == [
+        node.name for node in trained.integer_graph.nodes
+    ]
+    assert all(
+        torch.equal(each, trained.integer_graph.tensors[name])
+        for name, each in again.integer_graph.tensors.items()
+    )
+    case = Case("noise", again.float_graph, again.integer_graph, convert(again.integer_graph), 15, 8, notes)
+    result = photos.compare(noise, case, lambda done, total: None, False)
+    assert (result.samples, result.neurons_different, result.notes["verified_samples"]) == (6, 0, 3)
+    assert result.qnn == result.snn == result.by_method["lossless, ternary"]["quiescent"]
+    assert set(result.by_method) == set(photos.families(photos.Quantised()))
+    for row in result.by_method.values():
+        assert {"4", "8"} <= set(row)
+    assert set(result.loss) == {"4", "8", "quiescent"} == set(result.loss_graded)
+    for steps, method in result.notes["method"].items():
+        assert method != photos.GRADED
+        assert result.loss[steps] == pytest.approx(result.float - result.by_method[method][steps])
+    spikes = result.notes["spikes_per_neuron"]["lossless, ternary"]
+    assert spikes["4"] > 0
+    assert result.notes["costs"]["rate, binary"]["8"]["synaptic_operations"] > 0
+
+
+def test_calibration_photos_and_those_to_choose_on_are_apart(noise: photos.Photos) -> None:
+    source, shown = noise.source()
+    assert (len(source.calibration), len(shown)) == (24, 8)
+    rows = {tuple(each.flatten()[:4].tolist()) for each in source.calibration}
+    assert not rows & {tuple(each.flatten()[:4].tolist()) for each in shown}
