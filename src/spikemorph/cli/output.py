@@ -86,6 +86,7 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
 METRICS: dict[str, tuple[str, str]] = {
     "accuracy": ("accuracy %", ".2f"),
     "mse": ("mean squared error", ".4f"),
+    "boxes": ("boxes shared with the words %", ".2f"),
 }
 """Name of a metric -> its words and its digits."""
 

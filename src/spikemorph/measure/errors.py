@@ -149,6 +149,13 @@ def _collected(
     )
 
 
+def error_of(output: str, steps: int | None, got: Tensor, wanted: Tensor) -> OutputError:
+    """Of one output, from all its decoded values and those of the float network, of one shape."""
+    pair = _Pair()
+    pair.add(got, wanted, None)
+    return pair.row(output, steps)
+
+
 class _Pair:
     """Sums over two sets of numbers: decoded ones and those that they stand for."""
 
