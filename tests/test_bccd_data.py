@@ -32,12 +32,12 @@ def test_the_parts_have_the_official_sizes_and_share_no_image() -> None:
 
 def test_boxes_lie_inside_their_images() -> None:
     made = part(Split.TEST)
-    assert made.x.shape == (72, 3, HEIGHT, WIDTH)
+    assert made.x.shape == (72, 3, HEIGHT // 2, WIDTH // 2)
     assert 0 <= float(made.x.min()) < float(made.x.max()) <= 1
     boxes = torch.cat(made.boxes)
     assert bool((boxes[:, :2] >= 0).all())
     assert bool((boxes[:, :2] < boxes[:, 2:]).all())
-    assert bool((boxes[:, 2:] <= torch.tensor([WIDTH, HEIGHT])).all())
+    assert bool((boxes[:, 2:] <= torch.tensor([WIDTH / 2, HEIGHT / 2])).all())
     assert set(torch.cat(made.labels).tolist()) == {0, 1, 2}
 
 
@@ -56,6 +56,15 @@ def test_boxes_hold_what_their_labels_say() -> None:
     sizes = [torch.tensor(widths[CLASSES.index(name)]).median() for name in ("Platelets", "RBC", "WBC")]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[2] / 3
+
+
+def test_boxes_shrink_with_their_images() -> None:
+    half = part(Split.VALIDATION)
+    quarter = load_bccd(Split.VALIDATION, shrink=4)
+    assert quarter.x.shape == (87, 3, HEIGHT // 4, WIDTH // 4)
+    for small, large in zip(quarter.boxes, half.boxes, strict=True):
+        assert torch.equal(2 * small, large)
+    assert float((torch.nn.functional.avg_pool2d(half.x, 2) - quarter.x).abs().max()) < 2 / 255
 
 
 def test_the_first_images_keep_their_boxes() -> None:
