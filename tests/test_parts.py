@@ -84,6 +84,10 @@ def test_the_part_is_what_the_model_computes_between_its_transform_and_its_ancho
         "cls_logits": (3, 12 * 8 + 6 * 4, 2),
         "bbox_regression": (3, 12 * 8 + 6 * 4, 4),
     }
+    module = part.module(photos())
+    assert set(module.state_dict()) == {name for name in part.model.state_dict() if "anchor" not in name}
+    with torch.no_grad():
+        assert torch.allclose(module(x)["cls_logits"], outputs["cls_logits"], atol=1e-4)
     assert {node.origin.module.split(".")[0] for node in graph.body} >= {"backbone", "head"}
 
 

@@ -80,6 +80,25 @@ class Part:
             handle.remove()
         raise self._unfit(self.modules[0], "never called", "modules that the model calls itself")
 
+    def module(self, images: Any) -> nn.Module:
+        """The part as a module of its own: from what `inputs` gives to what its last module gives.
+
+        Args:
+            images: what the model is called with.
+
+        Raises:
+            CaptureError: its modules are not called one after the other, once each.
+        """
+        calls = self._calls(images)
+        routes = []
+        for path, (args, _), (_, given) in zip(self.modules[1:], calls[1:], calls, strict=False):
+            route = _Route.between(given, args)
+            if route is None:
+                known = "tensors of the module in front, as they are"
+                raise self._unfit(path, "called with something else than what is in front of it gives", known)
+            routes.append(route)
+        return _Chain(self.model, self.modules, routes).eval()
+
     def capture(self, images: Any) -> Graph:
         """The float graph of the part, checked in its place: the model gives what it gave before, to the bit.
 
@@ -97,7 +116,7 @@ class Part:
                 known="networks at rest: stored batch statistics, no dropout",
                 do="call model.eval() before capture",
             )
-        chain = self._chain(images)
+        chain = self.module(images)
         try:
             graph = capture(chain, self.inputs(images))
         except UnsupportedOps as error:
@@ -131,17 +150,6 @@ class Part:
         """
         with torch.no_grad():
             return self._replaced(lambda x: outputs)(images)
-
-    def _chain(self, images: Any) -> _Chain:
-        calls = self._calls(images)
-        routes = []
-        for path, (args, _), (_, given) in zip(self.modules[1:], calls[1:], calls, strict=False):
-            route = _Route.between(given, args)
-            if route is None:
-                known = "tensors of the module in front, as they are"
-                raise self._unfit(path, "called with something else than what is in front of it gives", known)
-            routes.append(route)
-        return _Chain(self.model, self.modules, routes).eval()
 
     def _calls(self, images: Any) -> list[tuple[tuple[Any, ...], Any]]:
         """Arguments and results of each module, called once each."""
