@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
+import torch.utils._pytree as pytree
 from torch import Tensor
 
 from spikemorph.convert.network import SpikingNetwork, Window
@@ -25,8 +26,10 @@ STARTS = (0.0, 0.25, 0.5, 0.625, 0.75)
 AT_ONCE = 20
 """Samples."""
 
-Outputs = Mapping[int | None, Tensor]
-"""[n, classes] after so many steps, of rate networks the mean over all of them; None: at rest."""
+Outputs = Mapping[int | None, Any]
+"""Outputs of all samples after so many steps, of rate networks the mean over all of them; None: at rest."""
+Error = Callable[[Any, Any], float]
+"""How far outputs are from those of the float network."""
 
 
 @final
@@ -64,7 +67,8 @@ class Choice:
     Args:
         candidate: of the family.
         start: steps that the readout leaves out.
-        error: squared error of the scores on calibration samples, relative to their own squares.
+        error: on calibration samples; squared error of scores relative to their own squares, if nothing
+            else was asked for.
     """
 
     candidate: str
@@ -80,36 +84,49 @@ Choices = Mapping[str, Choice]
 """By "8", "16", ... steps or "quiescent"."""
 
 
-def choose(source: Source, family: Family, shown: Tensor, steps: tuple[int, ...]) -> Choices:
+def choose(
+    source: Source,
+    family: Family,
+    shown: Tensor,
+    steps: tuple[int, ...],
+    *,
+    error: Error | None = None,
+    batch: int = AT_ONCE,
+) -> Choices:
     """The winners of one family.
 
     Args:
         shown: [n, *shape], on which candidates are compared.
         steps: rising.
+        error: of the outputs, `relative_error` by default.
+        batch: samples at once.
     """
+    distance = relative_error if error is None else error
     wanted = evaluate(source.graph, shown)
     best: dict[str, Choice] = {}
     for name, candidate in family.items():
         network, able = candidate.build(source), candidate.steps or steps
-        for key, start, scores in readouts(network, shown, able):
-            error = relative_error(scores, wanted)
-            if key not in best or error < best[key].error:
-                best[key] = Choice(name, start, error)
+        for key, start, outputs in readouts(network, shown, able, batch):
+            far = distance(outputs, wanted)
+            if key not in best or far < best[key].error:
+                best[key] = Choice(name, start, far)
     return {key: best[key] for key in (*map(str, steps), QUIESCENT) if key in best}
 
 
-def readouts(network: SpikingNetwork, x: Tensor, steps: tuple[int, ...]) -> Iterator[tuple[str, int, Tensor]]:
+def readouts(
+    network: SpikingNetwork, x: Tensor, steps: tuple[int, ...], batch: int = AT_ONCE
+) -> Iterator[tuple[str, int, Any]]:
     """(key, start, outputs averaged from there on) for every readout that is allowed, from one run."""
     rests = network.window is None
     starts = {n: sorted({int(n * share) for share in ((0.0,) if rests else STARTS)}) for n in steps}
     marks = sorted({*steps, *(start for each in starts.values() for start in each)} - {0})
     free = network if rests else replace(network, window=Window(0))
-    found: dict[int | None, list[Tensor]] = {}
-    for reached in over_steps(free, x, tuple(marks), quiescent=rests, batch=AT_ONCE):
+    found: dict[int | None, list[Any]] = {}
+    for reached in over_steps(free, x, tuple(marks), quiescent=rests, batch=batch):
         for mark, output in (*reached.outputs.items(), (None, reached.quiescent)):
             if output is not None:
                 found.setdefault(mark, []).append(output)
-    outputs = {mark: torch.cat(each) for mark, each in found.items()}
+    outputs = {mark: pytree.tree_map(_joined, *each) for mark, each in found.items()}
     for n in steps:
         for start in starts[n]:
             yield str(n), start, averaged(outputs, start, n)
@@ -117,11 +134,19 @@ def readouts(network: SpikingNetwork, x: Tensor, steps: tuple[int, ...]) -> Iter
         yield QUIESCENT, 0, outputs[None]
 
 
-def averaged(outputs: Outputs, start: int, steps: int) -> Tensor:
+def _joined(*parts: Tensor) -> Tensor:
+    return torch.cat(parts)
+
+
+def averaged(outputs: Outputs, start: int, steps: int) -> Any:
     """The mean output of steps start + 1..steps, from the means over all steps until then."""
     if start == 0:
         return outputs[steps]
-    return (outputs[steps] * steps - outputs[start] * start) / (steps - start)
+
+    def mean(late: Tensor, early: Tensor) -> Tensor:
+        return (late * steps - early * start) / (steps - start)
+
+    return pytree.tree_map(mean, outputs[steps], outputs[start])
 
 
 def relative_error(scores: Tensor, wanted: Tensor) -> float:
