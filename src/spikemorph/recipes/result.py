@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, final
 
 import torch
+import torch.utils._pytree as pytree
 from torch import Tensor
 
 from spikemorph.convert.network import SpikingNetwork
@@ -130,11 +131,11 @@ class Metric:
     """How good outputs are.
 
     Args:
-        of: outputs [n, ...] and labels [n, ...] to a number.
+        of: outputs [n, ...], nested as the module nests them, and labels [n, ...] to a number.
     """
 
     name: str
-    of: Callable[[Tensor, Tensor], Real]
+    of: Callable[[Any, Tensor], Real]
 
 
 ACCURACY = Metric("accuracy", accuracy)
@@ -167,21 +168,21 @@ def assess(
     *,
     metric: Metric = ACCURACY,
     handover: Handover = FRESH,
+    batch: int | None = None,
 ) -> Result:
-    """Every sample until quiescent, verified neuron by neuron, with the metric and the costs."""
-    start = time.perf_counter()
-    outputs: list[Tensor] = []
-    operations, books = 0, Books(case.network)
+    """Every sample until quiescent, verified neuron by neuron, with the metric and the costs.
+
+    Args:
+        batch: samples at once at most, None: as many as `verify` takes.
+    """
+    start, sums = time.perf_counter(), _Sums(Books(case.network))
 
     def watch(run: Run) -> None:
-        nonlocal operations
-        outputs.append(run.output)
-        operations += synaptic_operations(run)
-        books.add(run)
-        progress(sum(len(each) for each in outputs), len(data.x))
+        sums.add(run)
+        progress(sums.books.samples, len(data.x))
 
-    certificate = verify(case.network, case.integer_graph, data.x, watch=watch, handover=handover)
-    mean_operations = operations / len(data.x)
+    parts = [data.x] if batch is None else list(data.x.split(batch))
+    certificate = verify(case.network, case.integer_graph, parts, watch=watch, handover=handover)
     return Result(
         recipe=case.recipe,
         data=f"{data.name} {data.split.value}",
@@ -189,7 +190,7 @@ def assess(
         metric=metric.name,
         float=metric.of(evaluate(case.float_graph, data.x), data.y),
         qnn=metric.of(evaluate(case.integer_graph, data.x), data.y),
-        snn=metric.of(torch.cat(outputs), data.y),
+        snn=metric.of(sums.joined(), data.y),
         neurons_compared=certificate.neurons_compared,
         neurons_different=certificate.neurons_different,
         lossless=certificate.lossless,
@@ -208,14 +209,34 @@ def assess(
         spikes_per_neuron=certificate.spikes_per_neuron,
         handover_spikes_per_neuron=certificate.handover_spikes / max(certificate.neurons_compared, 1),
         events_per_neuron=certificate.events / max(certificate.neurons_compared, 1),
-        synaptic_operations=mean_operations,
+        synaptic_operations=sums.operations / len(data.x),
         macs=macs(case.float_graph),
         integer_type=certificate.integer_type,
         saturated_samples=certificate.saturated_samples,
-        energy=books.compare(case.float_graph).energy_table(),
+        energy=sums.books.compare(case.float_graph).energy_table(),
         seconds=time.perf_counter() - start,
         notes=case.notes,
     )
+
+
+@final
+@dataclass
+class _Sums:
+    """Of the runs of all batches."""
+
+    books: Books
+    outputs: list[Any] = field(default_factory=list)
+    operations: int = 0
+
+    def add(self, run: Run) -> None:
+        """One more batch."""
+        self.outputs.append(run.output)
+        self.operations += synaptic_operations(run)
+        self.books.add(run)
+
+    def joined(self) -> Any:
+        """The outputs of all batches as those of one."""
+        return pytree.tree_map(lambda *each: torch.cat(each), *self.outputs)
 
 
 def with_delta(
