@@ -12,6 +12,7 @@ import spikemorph as sm
 from spikemorph.convert.network import SpikingNetwork
 from spikemorph.convert.rate import Rate
 from spikemorph.measure.operations import synaptic_operations
+from spikemorph.measure.over_steps import over_steps
 from spikemorph.measure.segmentation import confusion, mean_iou, scenes_iou
 from spikemorph.recipes.over_steps import QUIESCENT, Way, curve, hits, losses, measured
 from spikemorph.verify.certificate import analog_inputs
@@ -87,3 +88,12 @@ def test_results_say_when_analog_values_enter(case: tuple[sm.Graph, SpikingNetwo
     assert analog_inputs(sm.convert(graph, Rate(), x)) == "input, injected in every step"
     ramp = sm.convert(sm.quantise(graph, x, sm.Levels(3)), sm.Lossless(ramp=4))
     assert analog_inputs(ramp) == "input, injected evenly over steps 0..3"
+
+
+def test_a_network_may_be_looked_at_at_rest_only(case: tuple[sm.Graph, SpikingNetwork, Tensor]) -> None:
+    _, network, x = case
+    (reached,) = over_steps(network, x, ())
+    assert (reached.outputs, len(reached.spikes)) == ({}, 0)
+    assert torch.equal(reached.quiescent, sm.simulate(network, x).output)
+    table = measured([Way("lossless", network, (), rest=True)], x, lambda outputs, part: float(part.stop))
+    assert list(table.by_method["lossless"]) == list(table.costs["lossless"]) == [QUIESCENT]
