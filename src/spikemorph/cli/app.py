@@ -11,12 +11,16 @@ import typer
 from spikemorph.cli import bench as benches
 from spikemorph.cli import energy as energy_command
 from spikemorph.cli import run as run_command
+from spikemorph.cli import tune as tuning
 from spikemorph.cli import work
 from spikemorph.cli.against import Against, float_file
+from spikemorph.cli.methods import OF_LOSSLESS, SEARCHED, refuse, typed
 from spikemorph.cli.output import say
 from spikemorph.data import Split
 from spikemorph.errors import SpikemorphError
+from spikemorph.measure.energy import MEMORY_EVENTS
 from spikemorph.measure.layers import THRESHOLD
+from spikemorph.tune import Prefer, Search
 
 app = typer.Typer(
     name="spikemorph",
@@ -43,6 +47,12 @@ LevelCount = Annotated[
     int, typer.Option("--levels", help="p, levels of an activation above zero; 2-bit is 3.")
 ]
 Bits = Annotated[int, typer.Option("--weight-bits", help="2..8.")]
+Calibrating = Annotated[int, typer.Option("--samples", help="Calibration samples.")]
+MaxLoss = Annotated[
+    float | None,
+    typer.Option(help="Points of accuracy that may be lost; without labels, percent that may differ."),
+]
+MaxSteps = Annotated[int | None, typer.Option(help="Steps that a run may take.")]
 BatchAxis = Annotated[
     int,
     typer.Option(
@@ -75,23 +85,34 @@ def inspect(
 
 @app.command()
 def convert(
+    context: typer.Context,
     model: Model,
     data: Data,
     out: Annotated[Path, typer.Option(help="The network file to write.")],
     weights: Weights = None,
+    method: Annotated[str, typer.Option(help="lossless, training-free or rate.")] = "lossless",
     levels: LevelCount = 15,
     weight_bits: Bits = 8,
-    spike: Annotated[str, typer.Option(help="ternary, or graded:M.")] = "ternary",
+    spike: Annotated[
+        str | None,
+        typer.Option(help="ternary or graded:M; binary, too, of rates. Default: ternary; of rates binary."),
+    ] = None,
+    ramp: Annotated[
+        int, typer.Option(help="Steps over which inputs and biases enter: deep networks settle sooner.")
+    ] = 1,
     per_channel: Annotated[
-        bool, typer.Option("--per-channel", help="A unit a channel, where absorbed.")
-    ] = False,
+        bool | None,
+        typer.Option("--per-channel/--per-layer", help="A unit a channel, where absorbed, or one a layer."),
+    ] = None,
     observer: Annotated[
         str, typer.Option(help="least-squares, max, or a percentile such as 99.9.")
     ] = "least-squares",
     spike_input: Annotated[
         bool, typer.Option("--spike-input", help="Send the input as a spike train.")
     ] = False,
-    samples: Annotated[int, typer.Option(help="Calibration samples.")] = 512,
+    samples: Calibrating = 512,
+    max_loss: MaxLoss = None,
+    max_steps: MaxSteps = None,
     batch_axis: BatchAxis = 0,
     qnn: Annotated[Path | None, typer.Option(help="Write the quantised network (QNN) here, too.")] = None,
     with_float: Annotated[
@@ -99,10 +120,53 @@ def convert(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Capture, quantise and convert a trained model."""
-    settings = work.Settings(levels, weight_bits, spike, per_channel, observer, spike_input, batch_axis)
-    targets = work.Targets(out, qnn, float_file(out) if with_float else None)
+    """Capture, quantise and convert a trained model; with a bound, as the search of `tune` finds best."""
+    given, beside = typed(context), float_file(out) if with_float else None
+    if max_loss is not None or max_steps is not None:
+        refuse(given, SEARCHED, "a bound, within which a search decides")
+        asked, files = tuning.Asked(model, weights, data, samples), tuning.Files(out, float_network=beside)
+        raise typer.Exit(tuning.convert(asked, Search(max_loss, max_steps), files, as_json=json))
+    if method != "lossless":
+        refuse(given, OF_LOSSLESS, f"--method {method}")
+    settings = work.Settings(
+        levels, weight_bits, spike, per_channel, observer, spike_input, batch_axis, method, ramp
+    )
+    targets = work.Targets(out, qnn, beside)
     raise typer.Exit(work.convert(model, weights, (data, samples), settings, targets, as_json=json))
+
+
+@app.command()
+def tune(
+    model: Model,
+    data: Data,
+    weights: Weights = None,
+    max_loss: MaxLoss = None,
+    max_steps: MaxSteps = None,
+    prefer: Annotated[Prefer, typer.Option(help="What is to be least within max-loss.")] = Prefer.JOULES,
+    levels: Annotated[str, typer.Option(help="Tried by the lossless way, falling.")] = "63,31,15,7,3",
+    samples: Calibrating = 512,
+    held_out: Annotated[float, typer.Option(help="Part of the samples that judges.")] = 0.5,
+    rounds: Annotated[int, typer.Option(min=0, help="Of lowering layer by layer; 0 for none.")] = 2,
+    cost_model: Annotated[str, typer.Option(help="Prices the operations.")] = MEMORY_EVENTS.name,
+    out: Annotated[Path | None, typer.Option(help="Write the chosen network here.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the trade-off here, as SVG.")] = None,
+    journal: Annotated[
+        Path | None, typer.Option(help="Judgements, from which a search resumes; default: beside --out.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Search levels per layer, spike kind and method. Exits with 1 where nothing keeps to the bounds."""
+    search = Search(
+        max_loss,
+        max_steps,
+        prefer,
+        tuning.parse_ladder(levels),
+        held_out=held_out,
+        rounds=rounds,
+        model=tuning.cost_model(cost_model),
+    )
+    asked = tuning.Asked(model, weights, data, samples)
+    raise typer.Exit(tuning.run(asked, search, tuning.Files(out, plot, journal), as_json=json))
 
 
 @app.command()

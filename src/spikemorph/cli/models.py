@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from spikemorph.cli.output import guest
-from spikemorph.convert.network import Graded, Spike, Ternary
+from spikemorph.convert.network import Binary, Graded, Spike, Ternary
 from spikemorph.data import NAMED, Split, load, load_file
 from spikemorph.data.images import load_folder
 from spikemorph.errors import UsageError
@@ -198,16 +198,18 @@ def placed(x: Tensor, batch_axis: int) -> Tensor:
 
 
 def parse_spike(text: str) -> Spike:
-    """Ternary() of "ternary", Graded(m) of "graded:m".
+    """Ternary() of "ternary", Binary() of "binary", Graded(m) of "graded:m".
 
     Raises:
         UsageError: anything else.
         LevelsError: m out of range.
     """
     kind, _, largest = text.partition(":")
-    if kind == "ternary" and not largest:
-        return Ternary()
+    if kind in {"ternary", "binary"} and kind == text:
+        return Ternary() if kind == "ternary" else Binary()
     # More digits are out of range anyway, and int() refuses thousands of them in words of its own.
     if kind == "graded" and largest.isascii() and largest.isdigit() and len(largest) <= 20:
         return Graded(int(largest))
-    raise UsageError(where="--spike", got=repr(text), known="ternary, or graded:4", do="choose one of these")
+    raise UsageError(
+        where="--spike", got=repr(text), known="binary, ternary, or graded:4", do="choose one of these"
+    )

@@ -14,6 +14,7 @@ from spikemorph.cli.work import Chosen
 from spikemorph.convert.network import SpikingNetwork
 from spikemorph.errors import UsageError
 from spikemorph.evaluate.encode import saturated
+from spikemorph.evaluate.intervals import horizon
 from spikemorph.ir.graph import Graph
 from spikemorph.ir.structure import Leaf
 from spikemorph.measure.errors import OutputErrors, output_errors
@@ -72,6 +73,13 @@ def run(chosen: Chosen, wanted: Wanted, *, as_json: bool) -> int:
     """Simulate and summarise."""
     handover = chosen.passed_on()
     network, x, y, engine = chosen.load()
+    if network.window is not None and wanted.steps is None:
+        raise UsageError(
+            where="--steps",
+            got="none, for a rate network",
+            known=f"rate networks never come to rest; this one has room for {horizon(network.graph)} steps",
+            do="say after how many to stop: --steps 32",
+        )
     runs = _runs(network, x, wanted.steps, engine, handover)
     spikes = {name: sum(int(each.layer_spikes[name].sum()) for each in runs) for name in runs[0].layer_spikes}
     summary = _summary(network, x, y, runs, sum(spikes.values()))
@@ -86,7 +94,7 @@ def run(chosen: Chosen, wanted: Wanted, *, as_json: bool) -> int:
         output.emit_json({**summary, "layers": by_layer, **found})
         return 0
     output.table(str(chosen.network), ["", "value"], [[key, str(value)] for key, value in summary.items()])
-    if summary["settled"] < len(x):
+    if summary["settled"] < len(x) and network.window is None:
         left = len(x) - summary["settled"]
         output.show(f"{left} samples had not settled after {wanted.steps} steps an element")
     if summary["saturated_samples"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -12,14 +12,16 @@ from torch import Tensor
 from spikemorph import data as sources
 from spikemorph.capture import capture
 from spikemorph.cli import output
-from spikemorph.cli.models import example_of, load_model, load_samples, parse_spike, placed
+from spikemorph.cli.methods import parse_method
+from spikemorph.cli.models import example_of, load_model, load_samples, placed
 from spikemorph.convert.files import load, load_network, save
 from spikemorph.convert.lossless import Lossless
+from spikemorph.convert.methods import Method
 from spikemorph.convert.methods import convert as convert_graph
-from spikemorph.convert.network import Analog, Spikes, SpikingNetwork
+from spikemorph.convert.network import SpikingNetwork
 from spikemorph.data import Split
 from spikemorph.errors import FileError, UsageError
-from spikemorph.evaluate.intervals import accumulator_bounds
+from spikemorph.evaluate.intervals import accumulator_bounds, horizon
 from spikemorph.files import atomic_text, check_target
 from spikemorph.ir.graph import Dialect, Graph
 from spikemorph.ir.ops import Neuron
@@ -49,11 +51,13 @@ class Settings:
 
     levels: int
     weight_bits: int
-    spike: str = "ternary"
-    per_channel: bool = False
+    spike: str | None = None
+    per_channel: bool | None = None
     observer: str = "least-squares"
     spike_input: bool = False
     batch_axis: int = 0
+    method: str = "lossless"
+    ramp: int = 1
 
     def to_levels(self) -> Levels:
         """The library's own choices."""
@@ -62,9 +66,13 @@ class Settings:
             self.levels, self.weight_bits, observer=_observer(self.observer), granularity=granularity
         )
 
-    def to_method(self) -> Lossless:
-        """The conversion."""
-        return Lossless(parse_spike(self.spike), Spikes() if self.spike_input else Analog())
+    def to_method(self) -> Method:
+        """The conversion; what was not typed is as the method has it."""
+        method = parse_method(self.method, self.spike, self.ramp, spike_input=self.spike_input)
+        if isinstance(method, Lossless):
+            return method
+        per_channel = method.per_channel if self.per_channel is None else self.per_channel
+        return replace(method, weight_bits=self.weight_bits, per_channel=per_channel)
 
 
 @final
@@ -204,9 +212,13 @@ def convert(
     output.say(f"capturing {reference}")
     with output.guest():
         graph = capture(model, placed(x[:2], settings.batch_axis), batch_axis=settings.batch_axis)
-    output.say(f"quantising on {len(x)} samples")
-    integer = quantise(graph, x, levels)
-    network = convert_graph(integer, method)
+    integer = graph
+    if isinstance(method, Lossless):
+        output.say(f"quantising on {len(x)} samples")
+        integer = quantise(graph, x, levels)
+        network = convert_graph(integer, method)
+    else:
+        network = _balanced(graph, method, x)
     save(network, out.network)
     if out.qnn is not None:
         save(integer, out.qnn)
@@ -218,6 +230,11 @@ def convert(
     else:
         output.table(str(out.network), ["", "value"], [[key, str(value)] for key, value in summary.items()])
     return 0
+
+
+def _balanced(graph: Graph, method: Method, x: Tensor) -> SpikingNetwork:
+    with output.Bars() as bars:
+        return convert_graph(graph, method, x, progress=bars.bar("thresholds"))
 
 
 def _facts(network: SpikingNetwork) -> dict[str, Any]:
@@ -233,10 +250,17 @@ def _facts(network: SpikingNetwork) -> dict[str, Any]:
         "analog_inputs": analog_inputs(network),
         "accumulator_bound": bound,
         "integer_type": integer_type(bound),
-        "steps_bound": steps_bound(network),
+        **_steps(network),
         "elements": timing.elements,
         "look_ahead": timing.look_ahead,
     }
+
+
+def _steps(network: SpikingNetwork) -> dict[str, Any]:
+    """After how many steps all is at rest; a rate network never is, but has room for so many."""
+    if network.window is None:
+        return {"steps_bound": steps_bound(network), "ramp": network.ramp}
+    return {"steps_room": horizon(network.graph), "window_start": network.window.start}
 
 
 def verify(

@@ -1,0 +1,129 @@
+"""What a search may try, and what it must keep to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import final
+
+from spikemorph.convert.balance import LeastSquaresIn, LocalThresholdBalancing
+from spikemorph.convert.network import Binary, Graded, Ternary
+from spikemorph.convert.rate import Rate
+from spikemorph.convert.training_free import TrainingFree
+from spikemorph.errors import LevelsError, UsageError
+from spikemorph.measure.energy import MEMORY_EVENTS, CostModel
+from spikemorph.passes.levels import Granularity, PerChannel
+from spikemorph.tune.candidates import Candidate, Counts, Rates
+
+STOPS = (4, 8, 16, 32, 64)
+
+
+class Prefer(Enum):
+    """What is to be least among all that keeps to the bounds."""
+
+    JOULES = "joules"
+    STEPS = "steps"
+    SPIKES = "spikes"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What to look for. At least one bound is needed.
+
+    Args:
+        max_loss: points of accuracy that may be lost on the samples held out; without labels, percent of them
+            whose top class differs; of other outputs, percent of squared error (`judge.Held`).
+        max_steps: of a run, every layer passed within a step.
+        prefer: among what keeps to `max_loss`; without it the least loss comes first.
+        levels: falling, of the lossless way; layers are lowered along them, too.
+        spikes: of the lossless way.
+        rates: rate-coded ways; None: thresholds of least squared error for each number of steps, local
+            threshold balancing, and the classic percentile.
+        held_out: part of the samples that judges; the others calibrate.
+        rounds: how often the layers are gone through to lower them one by one; 0: they all stay alike.
+        weight_bits, granularity: of the lossless way.
+        model: prices the operations.
+        costed: samples whose operations are counted, at most.
+
+    Raises:
+        UsageError: no bound.
+        LevelsError: a bound, level or part out of range.
+    """
+
+    max_loss: float | None = None
+    max_steps: int | None = None
+    prefer: Prefer = Prefer.JOULES
+    levels: tuple[int, ...] = (63, 31, 15, 7, 3)
+    spikes: tuple[Ternary | Graded, ...] = (Ternary(), Graded(4))
+    rates: tuple[TrainingFree | Rate, ...] | None = None
+    held_out: float = 0.5
+    rounds: int = 2
+    weight_bits: int = 8
+    granularity: Granularity = PerChannel()
+    model: CostModel = MEMORY_EVENTS
+    costed: int = 16
+
+    def __post_init__(self) -> None:
+        if self.max_loss is None and self.max_steps is None:
+            raise UsageError(
+                where="Search",
+                got="no bound",
+                known="max_loss in points, max_steps, or both",
+                do="try Search(max_loss=0.5); on the command line --max-loss 0.5 or --max-steps 32",
+            )
+        loss, steps = self.max_loss, self.max_steps
+        _check("max_loss", loss, loss is None or _above_zero(loss), "points above 0", "0.5")
+        _check("max_steps", steps, steps is None or _whole(steps), "a whole number of at least 1", "32")
+        part = _above_zero(self.held_out) and self.held_out < 1
+        _check("held_out", self.held_out, part, "a part between 0 and 1", "0.5")
+        ladder = list(self.levels)
+        falling = bool(ladder) and all(_whole(p) and p <= 255 for p in ladder)
+        falling = falling and sorted(set(ladder), reverse=True) == ladder
+        _check("levels", self.levels, falling, "falling whole numbers in 1..255", "(31, 15, 7, 3)")
+        _check("costed", self.costed, _whole(self.costed), "a whole number of at least 1", "16")
+        _check("rounds", self.rounds, self.rounds == 0 or _whole(self.rounds), "0 or more", "2")
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """Steps after which runs are looked at."""
+        if self.max_steps is None:
+            return STOPS
+        return tuple(sorted({*(each for each in STOPS if each < self.max_steps), self.max_steps}))
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """All that is tried before layers are looked at one by one."""
+        lossless = [
+            Counts(p, spike, ramp) for p in self.levels for spike in self.spikes for ramp in _ramps(p, spike)
+        ]
+        if self.rates is not None:
+            return (*lossless, *(Rates(method, self.stops) for method in self.rates))
+        kinds = (Binary(), Ternary(), Graded(4))
+        fitted = [
+            Rates(TrainingFree(LeastSquaresIn(steps), spike=kind), (steps,))
+            for steps in self.stops
+            for kind in kinds
+        ]
+        balanced = [Rates(TrainingFree(LocalThresholdBalancing(), spike=kind), self.stops) for kind in kinds]
+        return (*lossless, *fitted, *balanced, Rates(Rate(), self.stops))
+
+
+def _ramps(p: int, spike: Ternary | Graded) -> tuple[int, ...]:
+    """At once, or in about as many steps as a count needs to reach its end."""
+    return tuple(sorted({1, -(-p // spike.largest)}))
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _above_zero(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _check(name: str, value: object, fits: bool, known: str, instead: str) -> None:
+    if not fits:
+        raise LevelsError(
+            where=f"Search({name})", got=repr(value), known=known, do=f"try {name}={instead}, or leave it out"
+        )
