@@ -34,7 +34,9 @@ def test_photos_are_normalised_and_every_pixel_has_a_label() -> None:
     assert made.y.shape == (101, 180, 240)
     assert made.y.dtype == torch.int64
     assert set(made.y.unique().tolist()) <= set(range(VOID + 1))
-    assert len(made.first(3)) == 3
+    some = made.at(torch.tensor([7, 2]))
+    assert torch.equal(some.x[1], made.x[2])
+    assert torch.equal(some.y[0], made.y[7])
 
 
 def test_labels_belong_to_their_photos() -> None:

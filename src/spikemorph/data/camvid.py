@@ -59,9 +59,9 @@ class Scenes:
     name: str
     split: Split
 
-    def first(self, samples: int) -> Scenes:
-        """The first scenes, in their own order."""
-        return replace(self, x=self.x[:samples], y=self.y[:samples])
+    def at(self, places: Tensor) -> Scenes:
+        """Some scenes, by whole numbers [n] from 0 on."""
+        return replace(self, x=self.x[places], y=self.y[places])
 
     def __len__(self) -> int:
         return len(self.x)

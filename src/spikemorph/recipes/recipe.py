@@ -81,7 +81,7 @@ class Recipe:
 
     def evaluate(self, folder: Path | None, progress: Progress, *, full: bool = False) -> Result:
         """Convert and verify the network of a folder, or the shipped one."""
-        notes = _notes(self._text(folder))
+        notes = self.notes(folder)
         if folder is None and self.rebuild is not None:
             made = self.rebuild(notes)
             float_graph, integer = made.float_graph, made.integer_graph
@@ -100,7 +100,7 @@ class Recipe:
         file = f"{self.name}.{kind}.safetensors"
         graph: SpikingNetwork | Graph
         if folder is None and self.rebuild is not None:
-            made = self.rebuild(_notes(self._text(None)))
+            made = self.rebuild(self.notes(None))
             graph = made.float_graph if kind == "float" else made.integer_graph
         elif folder is not None:
             graph = load(folder / file)
@@ -144,6 +144,10 @@ class Recipe:
             known="the weights of the recipe's own module",
             do="train again: the architecture has changed since",
         )
+
+    def notes(self, folder: Path | None) -> dict[str, Any]:
+        """What the training of a folder's network, or of the shipped one, has written down."""
+        return _notes(self._text(folder))
 
     def _text(self, folder: Path | None) -> str:
         file = f"{self.name}.notes.json"
