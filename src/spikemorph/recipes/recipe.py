@@ -152,7 +152,15 @@ class Recipe:
     def _text(self, folder: Path | None) -> str:
         file = f"{self.name}.notes.json"
         place = resources.files("spikemorph.recipes") / "networks" / file if folder is None else folder / file
-        return place.read_text()
+        try:
+            return place.read_text()
+        except OSError as error:
+            raise FileError(
+                where=file,
+                got=str(error),
+                known="the notes of a training, beside its networks",
+                do="train first, or leave the folder out for the shipped network",
+            ) from error
 
 
 def _json(value: dict[str, Any]) -> str:
