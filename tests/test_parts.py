@@ -227,16 +227,23 @@ def test_a_backbone_that_cannot_be_captured_names_what_is_inside() -> None:
     """SSD of torchvision divides the first map by its norm; the layers in front of that capture."""
 
     class Divided(Backbone):
+        def __init__(self) -> None:
+            super().__init__()
+            self.extra = nn.ModuleList([self.deep])
+
         def forward(self, x: Tensor) -> dict[str, Tensor]:
             fine = self.stem(x)
-            return OrderedDict([("0", nn.functional.normalize(fine)), ("1", self.deep(fine))])
+            return OrderedDict([("0", nn.functional.normalize(fine)), ("1", self.extra[0](fine))])
 
     model = retinanet()
     model.backbone = Divided().eval()
     with pytest.raises(CaptureError, match=r"module backbone of RetinaNet.*norm") as caught:
         Part(model).capture(photos())
     assert "modules=('backbone.deep',)" in str(caught.value)
-    Part(model, ("backbone.deep",)).capture(photos())
+    del model.backbone.deep  # type: ignore[union-attr]
+    with pytest.raises(CaptureError, match=r"backbone\.extra\.0"):
+        Part(model).capture(photos())
+    Part(model, ("backbone.extra.0",)).capture(photos())
 
 
 def test_a_model_in_training_mode() -> None:

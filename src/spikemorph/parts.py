@@ -333,11 +333,13 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _largest(model: nn.Module, path: str, faulty: Sequence[str]) -> str | None:
-    """The module with the most parameters below a path that has none of the faults in it."""
+    """The module with the most parameters below a path that is called and has none of the faults in it."""
     sizes = {
         f"{path}.{name}": sum(each.numel() for each in module.parameters())
         for name, module in model.get_submodule(path).named_modules()
-        if name and not any(f"{each}.".startswith(f"{path}.{name}.") for each in faulty)
+        if name
+        and type(module).forward is not nn.Module.forward  # a list of modules is none itself
+        and not any(f"{each}.".startswith(f"{path}.{name}.") for each in faulty)
     }
     return max(sizes, key=lambda each: sizes[each], default=None)
 
