@@ -12,39 +12,17 @@ import spikemorph as sm
 from spikemorph.data.dataset import Split
 from spikemorph.data.loading import load
 from spikemorph.errors import UsageError
-from spikemorph.evaluate.floats import evaluate_float
 from spikemorph.ir import functions as fn
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Node
 from spikemorph.levels import Levels, PerChannel, PerTensor
 from spikemorph.passes import plan
-from spikemorph.passes.fold import fold_affines
-from spikemorph.passes.lower import lower_batch_norms
 from spikemorph.quantise import Nearest, Reconstruction, reconstructed
 from spikemorph.quantise.fit import PULLS, Live, fit, live_range
 from spikemorph.quantise.rounding import round_in_turn
 from spikemorph.quantise.samples import Samples, inputs_at, outputs_at, places
 from spikemorph.recipes.digits import PlainNet, ResidualNet
 from test_quantise import drawn
-
-
-@settings(max_examples=25)
-@given(seed=st.integers(0, 10**5))
-def test_folding_affines_changes_no_output(seed: int) -> None:
-    graph, x = drawn(seed)
-    before = lower_batch_norms(graph)
-    after = fold_affines(before)
-    wanted, got = evaluate_float(before, x), evaluate_float(after, x)
-    for name in graph.outputs:
-        scale = wanted[name].abs().max().clamp(min=1e-6)
-        assert float((got[name] - wanted[name]).abs().max() / scale) < 1e-4, name
-
-
-def test_a_batch_norm_behind_a_convolution_is_folded() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
-    graph = lower_batch_norms(sm.capture(model.eval(), torch.zeros(2, 1, 8, 8)))
-    assert any(isinstance(node.op, ops.Affine) for node in graph.nodes)
-    assert not any(isinstance(node.op, ops.Affine) for node in fold_affines(graph).nodes)
 
 
 # ---------------------------------------------------------------- places

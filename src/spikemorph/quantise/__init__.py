@@ -8,7 +8,7 @@ from spikemorph.errors import GraphError, expect
 from spikemorph.evaluate.batching import Batches
 from spikemorph.ir.graph import Dialect, Graph
 from spikemorph.passes import plan
-from spikemorph.passes.fold import fold_affines
+from spikemorph.passes.absorb import absorb_gains
 from spikemorph.passes.levels import Levels
 from spikemorph.passes.lower import lower_batch_norms
 from spikemorph.passes.prune import prune
@@ -105,7 +105,7 @@ def reconstructed(
     Args and raises: see `quantise`.
     """
     _check(graph, levels)
-    graph = with_biases(fold_affines(lower_batch_norms(prune(graph))))
+    graph = with_biases(absorb_gains(lower_batch_norms(prune(graph))))
     network = QuantisedNetwork(plan(graph, levels), levels)
     reconstruct(network, calibration, method)
     return network
