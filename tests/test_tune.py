@@ -94,6 +94,24 @@ def test_layers_are_lowered_one_by_one_within_the_bound(found: tuple[Tuned, Path
         assert set(point.candidate.lowered) <= {"1", "3"}
 
 
+def test_layers_that_cross_the_bound_together_are_not_both_lowered(
+    case: tuple[Graph, Tensor, Tensor],
+) -> None:
+    graph, x, y = case
+    tuned = tune(graph, x, replace(SMALL, max_loss=25.0, levels=(3, 1)), y)
+    lost = {
+        json.dumps(point.candidate.to_dict()["lowered"]): point.reading.loss
+        for point in tuned.points
+        if isinstance(point.candidate, Counts) and point.candidate.levels == 3 and point.reading.steps is None
+    }
+    assert set(lost) == {"{}", '{"1": 1}'}
+    assert max(lost.values()) <= 25
+    assert (
+        max(point.reading.loss for point in tuned.points if str(point.candidate).startswith("lossless, 1"))
+        > 25
+    )
+
+
 def test_a_point_at_rest_loses_what_the_quantised_network_loses(
     case: tuple[Graph, Tensor, Tensor], found: tuple[Tuned, Path]
 ) -> None:
