@@ -250,6 +250,17 @@ def test_parts_side_by_side_are_weighed_alike_however_fine_they_are(
     assert float((sm.evaluate(sm.quantise(graph, x, levels), x) - wanted).norm() / wanted.norm()) < 0.12
 
 
+def test_a_wide_residual_branch_needs_no_identity_neuron_even_at_many_levels() -> None:
+    """128 channels of 3x3 weights: the sum of 1,152 products of 8 bits each has room on the grid of a sum."""
+    model = Module(
+        lambda m, x: F.relu(m.second(F.relu(m.first(x))) + x),
+        first=nn.Conv2d(128, 128, 3, padding=1),
+        second=nn.Conv2d(128, 128, 3, padding=1),
+    )
+    graph = plan(sm.capture(model.eval(), torch.rand(2, 128, 4, 4)), Levels(activation=255))
+    assert [node.name for node in graph.body if isinstance(node.op, ops.Quantiser) and node.op.reason] == []
+
+
 def test_sums_of_sums_are_one_sum_with_signs() -> None:
     graph = planned(lambda m, x: m.a(x) - (m.b(x) - F.relu(x)), a=nn.Conv2d(3, 3, 1), b=nn.Conv2d(3, 3, 1))
     (total,) = [node for node in graph.nodes if isinstance(node.op, ops.Add)]

@@ -12,7 +12,7 @@ from spikemorph.ir.table import OpTable
 from spikemorph.passes import patterns
 from spikemorph.passes.levels import Levels
 
-SUM_BUDGET = 2**24
+SUM_BUDGET = 2**29
 """Largest |sum| of branches that were put on one grid (`quantise.grids` lays it so)."""
 
 
