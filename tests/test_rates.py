@@ -154,6 +154,29 @@ def test_channels_that_never_fire_get_a_threshold_and_stay_silent() -> None:
     assert int(counts[:, 2].sum()) == 0 < int(counts[:, :2].sum())
 
 
+@pytest.mark.parametrize("method", [TrainingFree(FEW), Rate()])
+def test_weights_that_are_tiny_beside_their_bias_leave_room_for_steps(method: TrainingFree | Rate) -> None:
+    """Channels that batch norm has all but switched off are found in pretrained networks."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4)
+    norm.weight.data = torch.tensor([1.0, 1e-7, 1.0, 1e-6])
+    norm.bias.data = torch.tensor([0.1, 1.0, 0.2, -1.0])
+    layers = (
+        nn.Conv2d(2, 4, 3),
+        norm,
+        nn.ReLU6(),
+        nn.Conv2d(4, 4, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64, 3),
+    )
+    model, x = nn.Sequential(*layers).eval(), torch.randn(40, 2, 8, 8)
+    network = convert(sm.capture(model, x[:2]), method, x)
+    assert horizon(network.graph) == 1024
+    wanted, found = model(x).detach(), sm.simulate(network, x, steps=256).output
+    assert float((found - wanted).norm() / wanted.norm()) < 0.3
+
+
 def test_a_window_leaves_the_first_steps_out() -> None:
     _, graph, x = case(5)
     network = convert(graph, TrainingFree(FEW, Delayed(start=6, least=4)), x)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import final
 
+import torch
+
 from spikemorph.convert.balance import Balanced, neurons
 from spikemorph.convert.network import Analog, Spike, SpikingNetwork, Window
 from spikemorph.errors import GraphError, LevelsError
@@ -20,6 +22,8 @@ from spikemorph.passes.levels import Levels, PerChannel, PerTensor
 from spikemorph.quantise.integer import rate_graph
 from spikemorph.quantise.network import QuantisedNetwork
 
+LARGEST_BIAS = 2**18
+"""On the grid of an accumulator, of biases and thresholds: half of int32 is left for 2**12 steps."""
 ROOM = 1024
 """Steps that counts have room for, halved until every accumulator fits int32."""
 LEAST_ROOM = 64
@@ -90,6 +94,7 @@ def spiking(plan: Planned, found: Balanced, spike: Spike, window: Window) -> Spi
     """
     network = QuantisedNetwork(plan.graph, plan.levels)
     network.lay(found.thresholds, found.inputs)
+    _coarsen(network)
     room = ROOM
     while True:
         try:
@@ -103,6 +108,25 @@ def spiking(plan: Planned, found: Balanced, spike: Spike, window: Window) -> Spi
         node.op.hi.bit_length() + (node.op.lo < 0) for node in rates.inputs if isinstance(node.op, ops.Input)
     )
     return SpikingNetwork(rates, spike, Analog(bits), graph_hash(plan.source), window)
+
+
+def _coarsen(network: QuantisedNetwork) -> None:
+    """Channels whose weights are tiny beside their bias or threshold get coarser weights, in place.
+
+    Their integers would leave no room for steps: a bias enters again in every one.
+    """
+    cells = network.cells()
+    for node in neurons(network.graph):
+        source, acc = network.graph.by_name[node.inputs[0]], cells[node.name].source
+        if not isinstance(source.op, ops.Conv | ops.Linear) or acc is None:
+            continue
+        axis = 0 if isinstance(source.op, ops.Conv) else len(source.shape) - 1
+        sizes = [cells[node.name].unit, cells[source.name].offset]
+        largest = [(each / acc.unit).abs().expand(source.shape) for each in sizes if each is not None]
+        over = torch.stack(largest).movedim(axis + 1, 0).flatten(1).amax(1) / LARGEST_BIAS
+        if bool((over > 1).any()):
+            step = network.weight_step(source, acc.unit, 0)
+            network.set_step(source, step * over.clamp(min=1))
 
 
 def first_spikes(graph: Graph, found: Balanced) -> int:
