@@ -63,7 +63,7 @@ def test_segmentation_networks_convert_whole(make: Callable[[], nn.Module], head
     x = torch.randn(4, 3, SIZE, SIZE)
     model = settled(make(), x)
     graph = sm.capture(model, x[:2])
-    integer = sm.quantise(graph, x, sm.Levels(activation=7))
+    integer = sm.quantise(graph, x, sm.Levels(activation=15))
     found: list[Any] = []
     certificate = sm.verify(sm.convert(integer), integer, x[:1], watch=lambda run: found.append(run.output))
     assert certificate.lossless

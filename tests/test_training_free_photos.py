@@ -40,8 +40,8 @@ def noise(monkeypatch: pytest.MonkeyPatch) -> photos.Photos:
     monkeypatch.setattr(photos, "load_photos", load)
     for name, value in (("CALIBRATION", 24), ("SHOWN", 8), ("TESTED", 6), ("VERIFIED", 3)):
         monkeypatch.setattr(photos, name, value)
-    monkeypatch.setattr(photos, "UNITS", (photos.Setting(3, 7, 4), photos.Setting(15, 31, 1)))
-    monkeypatch.setattr(photos, "SIZED", (photos.Setting(7, 15, 2),))
+    monkeypatch.setattr(photos, "UNITS", (photos.Setting(3, 7, 4, (4, 8)), photos.Setting(15, 31, 1)))
+    monkeypatch.setattr(photos, "SIZED", (photos.Setting(7, 15, 2, (4, 8)),))
     monkeypatch.setattr(photos, "FULL", STEPS)
     monkeypatch.setattr(photos, "STEPS", STEPS)
     return photos.Photos(small, photos.TORCHVISION)

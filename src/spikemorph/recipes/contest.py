@@ -26,8 +26,8 @@ STARTS = (0.0, 0.25, 0.5, 0.625, 0.75)
 AT_ONCE = 20
 """Samples."""
 
-Outputs = Mapping[int | None, Any]
-"""Outputs of all samples after so many steps, of rate networks the mean over all of them; None: at rest."""
+Outputs = Mapping[int, Any]
+"""Outputs of all samples after so many steps, of rate networks the mean over all of them."""
 Error = Callable[[Any, Any], float]
 """How far outputs are from those of the float network."""
 
@@ -48,7 +48,7 @@ class Candidate:
 
     Args:
         build: the network; windows do not matter.
-        steps: at which it may win, None for all.
+        steps: at which it may win, None for all; a lossless network may win at rest, besides.
     """
 
     build: Callable[[Source], SpikingNetwork]
@@ -105,7 +105,7 @@ def choose(
     wanted = evaluate(source.graph, shown)
     best: dict[str, Choice] = {}
     for name, candidate in family.items():
-        network, able = candidate.build(source), candidate.steps or steps
+        network, able = candidate.build(source), steps if candidate.steps is None else candidate.steps
         for key, start, outputs in readouts(network, shown, able, batch):
             far = distance(outputs, wanted)
             if key not in best or far < best[key].error:
@@ -116,22 +116,24 @@ def choose(
 def readouts(
     network: SpikingNetwork, x: Tensor, steps: tuple[int, ...], batch: int = AT_ONCE
 ) -> Iterator[tuple[str, int, Any]]:
-    """(key, start, outputs averaged from there on) for every readout that is allowed, from one run."""
+    """(key, start, outputs averaged from there on) for every readout that is allowed, from one run.
+
+    At rest a lossless network shows what its quantised network computes.
+    """
     rests = network.window is None
     starts = {n: sorted({int(n * share) for share in ((0.0,) if rests else STARTS)}) for n in steps}
     marks = sorted({*steps, *(start for each in starts.values() for start in each)} - {0})
     free = network if rests else replace(network, window=Window(0))
-    found: dict[int | None, list[Any]] = {}
-    for reached in over_steps(free, x, tuple(marks), quiescent=rests, batch=batch):
-        for mark, output in (*reached.outputs.items(), (None, reached.quiescent)):
-            if output is not None:
-                found.setdefault(mark, []).append(output)
+    found: dict[int, list[Any]] = {}
+    for reached in over_steps(free, x, tuple(marks), quiescent=False, batch=batch) if marks else ():
+        for mark, output in reached.outputs.items():
+            found.setdefault(mark, []).append(output)
     outputs = {mark: pytree.tree_map(_joined, *each) for mark, each in found.items()}
     for n in steps:
         for start in starts[n]:
             yield str(n), start, averaged(outputs, start, n)
     if rests:
-        yield QUIESCENT, 0, outputs[None]
+        yield QUIESCENT, 0, evaluate(network.graph, x)
 
 
 def _joined(*parts: Tensor) -> Tensor:

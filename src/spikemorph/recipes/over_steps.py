@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spikemorph.convert.network import Graded, SpikingNetwork, Window
 from spikemorph.evaluate.batching import Batches
+from spikemorph.evaluate.integers import evaluate
 from spikemorph.measure.operations import synaptic_operations
 from spikemorph.measure.over_steps import over_steps
 from spikemorph.run.record import Outputs
@@ -126,7 +127,7 @@ class Table:
     Args:
         by_method: method -> steps -> value.
         spikes: method -> steps -> spikes a neuron.
-        costs: method -> steps -> synaptic operations and seconds a sample, of a few samples.
+        costs: method -> steps -> synaptic operations, spikes and seconds a sample, of a few samples.
     """
 
     by_method: dict[str, dict[str, float]]
@@ -171,14 +172,33 @@ def measured(
     return Table(*(_in_order(part) for part in (table.by_method, table.spikes, table.costs)))
 
 
+def add_rest(
+    table: Table, way: Way, data: Tensor, score: Score, *, finish: Finish = mean, costed: int = 2
+) -> None:
+    """The row of a lossless network at rest, without running all samples until then.
+
+    Its values are those of its quantised network, which every neuron of it equals there; spikes, operations
+    and time are of a few samples that run to rest.
+    """
+    outputs = evaluate(way.network.graph, data)
+    value = finish(score(outputs, slice(0, len(data))), len(data))
+    neurons = sum(torch.Size(node.shape).numel() for node in way.network.graph.neurons)
+    cost = _cost(way.network, data[:costed], None)
+    table.by_method.setdefault(way.method, {})[QUIESCENT] = value
+    table.spikes.setdefault(way.method, {})[QUIESCENT] = cost["spikes"] / neurons
+    table.costs.setdefault(way.method, {})[QUIESCENT] = cost
+
+
 def _cost(network: SpikingNetwork, data: Tensor, steps: int | None) -> dict[str, float]:
-    operations, seconds = 0, 0.0
+    operations, spikes, seconds = 0, 0, 0.0
     for sample in data:
         start = time.perf_counter()
         run = simulate(network, sample[None], steps=steps)
         seconds += time.perf_counter() - start
         operations += synaptic_operations(run)
-    return {"synaptic_operations": operations / len(data), "seconds": seconds / len(data)}
+        spikes += run.spikes
+    total = {"synaptic_operations": operations, "spikes": spikes, "seconds": seconds}
+    return {name: value / len(data) for name, value in total.items()}
 
 
 def _in_order(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -33,13 +33,13 @@ from spikemorph.passes.levels import Levels, Percentile, PerChannel
 from spikemorph.quantise import quantise
 from spikemorph.quantise.methods import Reconstruction
 from spikemorph.recipes.contest import Candidate, Choice, Choices, Family, Source, choose, closest, ways
-from spikemorph.recipes.over_steps import FULL, QUIESCENT, STEPS, hits, losses, measured
+from spikemorph.recipes.over_steps import FULL, QUIESCENT, STEPS, add_rest, hits, losses, measured
 from spikemorph.recipes.recipe import Recipe, Trained
 from spikemorph.recipes.result import Case, Progress, Result, assess
 from spikemorph.recipes.training import Report
 from spikemorph.recipes.zoo import efficientnet_lite0
 
-CALIBRATION, SHOWN, TESTED, VERIFIED = 256, 64, 200, 16
+CALIBRATION, SHOWN, TESTED, VERIFIED = 128, 40, 200, 8
 """Photos to calibrate with; others, to choose on; test photos without --full; of these verified by neuron."""
 GRADED = "lossless, graded(4)"
 
@@ -47,26 +47,36 @@ GRADED = "lossless, graded(4)"
 @final
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Of a lossless network: levels of activations and of identity neurons, steps of the ramp."""
+    """Of a lossless network: levels of activations and of identity neurons, steps of the ramp.
+
+    It may win after `steps`, and at rest.
+    """
 
     levels: int
     identity: int
     ramp: int
+    steps: tuple[int, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         return f"{self.levels} levels, {self.identity} of identities, ramp of {self.ramp}"
 
 
 UNITS = (
-    Setting(7, 15, 12),
-    Setting(15, 31, 20),
-    Setting(15, 31, 28),
-    Setting(31, 63, 44),
-    Setting(31, 63, 56),
-    Setting(63, 127, 96),
+    Setting(7, 15, 12, (8, 16)),
+    Setting(15, 31, 20, (16, 32)),
+    Setting(15, 31, 26, (32,)),
+    Setting(31, 63, 44, (64,)),
+    Setting(31, 63, 54, (64,)),
+    Setting(63, 127, 96, (128, 256)),
     Setting(127, 255, 192),
+    Setting(255, 255, 192),
 )
-SIZED = (Setting(31, 63, 10), Setting(63, 127, 12), Setting(63, 127, 24), Setting(127, 255, 40))
+SIZED = (
+    Setting(31, 63, 10, (8, 16)),
+    Setting(63, 127, 12, (16, 32)),
+    Setting(63, 127, 20, (32, 64)),
+    Setting(127, 255, 32, (64, 128, 256)),
+)
 
 
 def mobilenet_v2() -> nn.Module:
@@ -103,7 +113,7 @@ class Quantised:
 def _lossless(settings: tuple[Setting, ...], spike: Spike, made: Quantised) -> Family:
     def candidate(setting: Setting) -> Candidate:
         method = Lossless(spike, ramp=setting.ramp)
-        return Candidate(lambda source: convert(made(source, setting), method))
+        return Candidate(lambda source: convert(made(source, setting), method), setting.steps)
 
     return {str(setting): candidate(setting) for setting in settings}
 
@@ -116,7 +126,7 @@ def _free(balancing: LocalThresholdBalancing | LeastSquaresIn, spike: Spike) -> 
 
 def families(made: Quantised) -> Mapping[str, Family]:
     """All candidates, by method."""
-    balanced = {f"{n} iterations": _free(LocalThresholdBalancing(n), Binary()) for n in (10, 40, 160)}
+    balanced = {f"{n} iterations": _free(LocalThresholdBalancing(n), Binary()) for n in (20, 100)}
     fitted = {f"in {n}": _free(LeastSquaresIn(n), Ternary()) for n in FULL}
     percentile = Candidate(lambda source: convert(source.graph, Rate(Percentile(99.9)), source.calibration))
     return {
@@ -187,7 +197,11 @@ def compare(photos: Photos, case: Case, progress: Progress, full: bool) -> Resul
     verified = data.first(VERIFIED)
     result = assess(case, verified, lambda done, total: progress(done, total + len(found) * len(data.x)))
     total = VERIFIED + len(found) * len(data.x)
-    table = measured(found, data.x, hits(data.y), progress=lambda done, _: progress(VERIFIED + done, total))
+    running = [replace(way, rest=False) for way in found if way.steps]
+    table = measured(running, data.x, hits(data.y), progress=lambda done, _: progress(VERIFIED + done, total))
+    for way in found:
+        if way.rest:
+            add_rest(table, way, data.x, hits(data.y))
     everything = slice(0, len(data.x))
     right, rest = (
         hits(data.y)(evaluate(graph, data.x), everything) / len(data.x)

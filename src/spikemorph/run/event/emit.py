@@ -10,6 +10,7 @@ from spikemorph.run.event.vector import (
     append,
     goal_block,
     jump_block,
+    line_block,
     ones,
     pool_block,
     relay_block,
@@ -21,7 +22,7 @@ SUMS, SUM_SIZE, COUNTS = int(S.SUMS), int(S.SUM_SIZE), int(S.COUNTS)
 SUM_POSITIONS, SUM_PADDED, LARGEST, LO = int(S.SUM_POSITIONS), int(S.SUM_PADDED), int(S.LARGEST), int(S.LO)
 BREAKS, BREAK_COUNT, VALUES, GROUP = int(S.BREAKS), int(S.BREAK_COUNT), int(S.VALUES), int(S.GROUP)
 WINDOWS, TAPS, BACK, BACK_ITEMS = int(S.WINDOWS), int(S.TAPS), int(S.BACK), int(S.BACK_ITEMS)
-TARGET, HOLD, KIND = int(S.TARGET), int(S.HOLD), int(S.KIND)
+TARGET, HOLD, KIND, LINE = int(S.TARGET), int(S.HOLD), int(S.KIND), int(S.LINE)
 TOP, SIZE, EVENTS, PENDING = int(T.TOP), int(T.SIZE), int(T.EVENTS), int(T.PENDING)
 NEURON, STEPS, POOL, WINDOWED = int(Kind.NEURON), int(Kind.STEPS), int(Kind.POOL), int(Kind.WINDOWS)
 RELAY, CODED = int(Kind.RELAY), int(Kind.CODED)
@@ -47,7 +48,7 @@ def emit_silent(
     padded, sums, counts, positions = stage[PADDED], stage[SUMS], stage[COUNTS], stage[POSITIONS]
     breaks, n, lo, most = stage[BREAKS], stage[BREAK_COUNT], stage[LO], stage[LARGEST]
     changed, waiting, sent, mark = space.touched, space.pending, space.sent, space.mark
-    back, items = pool[BACK], pool[BACK_ITEMS]
+    back, items, line = pool[BACK], pool[BACK_ITEMS], stage[LINE]
     events, any_pending = 0, 0
     for p in range(positions):
         if not (everything or changed[p] or waiting[p]):
@@ -55,8 +56,13 @@ def emit_silent(
         changed[p] = 0
         pending = fired = 0
         for own in range(p * padded, (p + 1) * padded, LANES):
-            lane = breaks + own - p * padded
-            bits = step_block(acc, sums + own, counts + own, lanes, lane, padded, n, lo, most, sent)
+            lane = own - p * padded
+            if line >= 0:
+                slope = line + 2 * lane
+                bits = line_block(acc, sums + own, counts + own, table, slope, padded, n, lo, most, sent)
+            else:
+                first = breaks + lane
+                bits = step_block(acc, sums + own, counts + own, lanes, first, padded, n, lo, most, sent)
             pending |= bits >> LANES
             fired |= bits & FIRED
             events += ones(bits & FIRED)
@@ -85,7 +91,7 @@ def emit_tracking(
     """
     pool, padded, sums, counts = stage[KIND] == POOL, stage[PADDED], stage[SUMS], stage[COUNTS]
     breaks, n, lo, most = stage[BREAKS], stage[BREAK_COUNT], stage[LO], stage[LARGEST]
-    windows, taps, positions = stage[WINDOWS], stage[TAPS], stage[POSITIONS]
+    windows, taps, positions, line = stage[WINDOWS], stage[TAPS], stage[POSITIONS], stage[LINE]
     changed = space.mark if pool else space.touched
     place, value, starts, sent = space.place, space.value, space.train, space.sent
     first_spike = top = space.totals[TOP]
@@ -103,6 +109,9 @@ def emit_tracking(
             if pool:
                 first = windows + p * taps
                 bits = pool_block(acc, sums + lane, padded, counts + own, table, first, taps, most, sent)
+            elif line >= 0:
+                slope = line + 2 * lane
+                bits = line_block(acc, sums + own, counts + own, table, slope, padded, n, lo, most, sent)
             else:
                 bits = step_block(
                     acc, sums + own, counts + own, lanes, breaks + lane, padded, n, lo, most, sent

@@ -123,6 +123,8 @@ class Packing:
             row[S.PLACES] = int(stage.kind is Kind.FIRE and stage.breakpoints.shape[1] != stage.layout.padded)
             pool = self.lanes[stage.wide] if stage.kind in BY_LANE else self.table
             row[S.BREAKS] = pool.put(stage.breakpoints)
+        if stage.line is not None:
+            row[S.LINE] = self.table.put(np.ascontiguousarray(stage.line).view(np.int32))
         if stage.values is not None and stage.group is not None:
             row[S.VALUES], row[S.GROUP] = self.table.put(stage.values), self.table.put(stage.group)
         if stage.windows is not None:

@@ -98,6 +98,7 @@ class Stage:
         start: [sums.size] accumulators at rest, the bias.
         largest: of one spike; 0 for what is not a spike.
         breakpoints: NEURON [n, padded]; STEPS [groups, n]; FIRE [2, padded or size]: first, threshold.
+        line: NEURON [2, padded]: slopes and offsets that stand for the breakpoints, where there are such.
         values: STEPS [groups, n + 1].
         group: STEPS [size], -1 for unused places.
         hi: FIRE: the largest count.
@@ -117,6 +118,7 @@ class Stage:
     hi: int = 0
     least: int = 0
     breakpoints: Ints | None = None
+    line: NDArray[np.float64] | None = None
     values: Ints | None = None
     group: Ints | None = None
     windows: Ints | None = None

@@ -68,6 +68,8 @@ class S(IntEnum):
     """0: its thresholds are by channel, 1: by place."""
     STEADY = 33
     """1: in a rate network it sends the same at every step, and so it runs once."""
+    LINE = 34
+    """Where slopes and offsets of its breakpoints start in the table, -1: they are no line."""
 
 
 class E(IntEnum):

@@ -12,10 +12,11 @@ from spikemorph.ir import ops
 from spikemorph.ir.graph import Node
 from spikemorph.run.event.geometry import pool_windows, windows_of
 from spikemorph.run.event.layout import Ints, Layout, by_axis
+from spikemorph.run.event.lines import FEW, Floats, line_through
 from spikemorph.run.event.program import Kind, Stage
 
 MOST = 64
-"""Breakpoints that are compared one after the other; more are searched."""
+"""Breakpoints that are compared one after the other; more are searched, unless they are on a line."""
 
 
 def neuron(stage: Stage, node: Node, tensors: Mapping[str, Tensor]) -> None:
@@ -36,9 +37,10 @@ def neuron(stage: Stage, node: Node, tensors: Mapping[str, Tensor]) -> None:
     stage.lo = op.lo
     stage.bound = max(stage.bound, abs(op.lo), abs(op.hi))
     values = None if op.values is None else tensors[op.values].long().numpy().reshape(len(rows), -1)
-    if values is None and rows.shape[1] <= MOST and op.lo <= 0 <= op.hi:
-        by_lane = _by_lane(group, stage.layout)
-        if by_lane is not None:
+    by_lane = _by_lane(group, stage.layout) if values is None and op.lo <= 0 <= op.hi else None
+    if by_lane is not None:
+        stage.line = _line(rows, by_lane, stage)
+        if stage.line is not None or rows.shape[1] <= MOST:
             stage.kind = Kind.NEURON
             stage.breakpoints = _lanes(rows, by_lane, stage)
             return
@@ -89,6 +91,15 @@ def _lanes(rows: Ints, by_lane: Ints, stage: Stage) -> Ints:
     unused[: -stage.lo] = -stage.bound - 1
     table = np.where(by_lane[:, None] < 0, unused[None], rows[by_lane.clip(min=0)])
     return np.ascontiguousarray(table.T)
+
+
+def _line(rows: Ints, by_lane: Ints, stage: Stage) -> Floats | None:
+    """[2, padded] slopes and offsets, where all channels have them; unused channels stay at zero."""
+    found = line_through(rows, stage.bound) if rows.shape[1] > FEW else None
+    if found is None:
+        return None
+    unused = np.array([[0.0], [0.5 - stage.lo]])
+    return np.where(by_lane < 0, unused, found[:, by_lane.clip(min=0)])
 
 
 def pool(stage: Stage, node: Node, source: Node, before: Layout) -> None:

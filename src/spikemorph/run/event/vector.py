@@ -121,6 +121,50 @@ def step_block(
 
 
 @instruction
+def line_block(
+    typing: Any,
+    acc: Any,
+    at: Any,
+    own: Any,
+    table: Any,
+    first: Any,
+    width: Any,
+    n: Any,
+    lo: Any,
+    m: Any,
+    sent: Any,
+) -> Any:
+    """32 neurons at acc[at], counts at acc[own]: track lo + clip(floor(slope * sum + offset), 0, n).
+
+    Slopes are float64 in the bytes of table[first ...], offsets width * 2 entries behind them.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        sums = ir.VectorType(ir.IntType(kinds[0].dtype.bitwidth), STEP_LANES)
+        wide, real = ir.VectorType(I32, STEP_LANES), ir.VectorType(ir.DoubleType(), STEP_LANES)
+        total = load(builder, data(context, builder, kinds[0], args[0], args[1], sums))
+        behind = builder.add(args[4], builder.shl(args[5], I64(1)))
+        slope, offset = (
+            load(builder, data(context, builder, kinds[3], args[3], start, real))
+            for start in (args[4], behind)
+        )
+        value = builder.fadd(builder.fmul(builder.sitofp(resize(builder, total, wide), real), slope), offset)
+        most = splat(builder, builder.sitofp(args[6], ir.DoubleType()), real)
+        zero = ir.Constant(real, None)
+        value = builder.select(builder.fcmp_ordered("<", value, most), value, most)
+        value = builder.select(builder.fcmp_ordered(">", value, zero), value, zero)
+        lo = splat(builder, resize(builder, args[7], sums.element), sums)
+        target = builder.add(resize(builder, builder.fptosi(value, wide), sums), lo)
+        counts = data(context, builder, kinds[0], args[0], args[2], sums)
+        spikes = data(context, builder, kinds[9], args[9], I64(0), wide)
+        return _track(context, builder, target, counts, args[8], spikes)
+
+    index = [types.int64] * 2
+    return types.int64(acc, *index, table, *index, *index, types.int64, sent), codegen
+
+
+@instruction
 def fire_block(
     typing: Any,
     acc: Any,
