@@ -121,7 +121,7 @@ def _grid(node: Node, sources: Sequence[Interval], tensors: Mapping[str, Tensor]
 
 @INTERVALS.rule(ops.Conv, ops.Linear, ops.AxisMap, ops.Scale)
 def _weighted(node: Node, sources: Sequence[Interval], tensors: Mapping[str, Tensor]) -> Interval:
-    """Positive weights carry ends to ends, negative ones swap them."""
+    """Weights carry centre to centre, their sizes the half-widths; halves are exact in float64."""
     ((lo, hi),) = sources
     op = node.op
     assert isinstance(op, ops.Conv | ops.Linear | ops.AxisMap | ops.Scale)
@@ -130,9 +130,10 @@ def _weighted(node: Node, sources: Sequence[Interval], tensors: Mapping[str, Ten
             pass
         case _:
             name = op.weight
-    rule = LINEAR[type(op)]
-    up, down = {name: tensors[name].clamp(min=0)}, {name: tensors[name].clamp(max=0)}
-    return rule(op, [lo], up) + rule(op, [hi], down), rule(op, [hi], up) + rule(op, [lo], down)
+    rule, weight = LINEAR[type(op)], tensors[name].double()
+    centre = rule(op, [(lo + hi) / 2], {name: weight})
+    reach = rule(op, [(hi - lo) / 2], {name: weight.abs()})
+    return centre - reach, centre + reach
 
 
 @INTERVALS.rule(ops.Add)
