@@ -18,9 +18,10 @@ from spikemorph.convert.lossless import Lossless
 from spikemorph.convert.methods import convert
 from spikemorph.convert.network import Analog, Encoding, Graded, Spike, Spikes, SpikingNetwork, Ternary
 from spikemorph.errors import LevelsError
+from spikemorph.evaluate import intervals
 from spikemorph.evaluate.encode import input_counts, saturated
 from spikemorph.evaluate.integers import evaluate, evaluate_counts
-from spikemorph.evaluate.intervals import accumulator_bounds, intervals
+from spikemorph.evaluate.intervals import Span, accumulator_bounds, spans
 from spikemorph.ir import functions, ops
 from spikemorph.ir.graph import Dialect, Graph, Node
 from spikemorph.ir.shapes import infer
@@ -96,14 +97,35 @@ def test_a_readout_is_scaled_then_moved() -> None:
     assert evaluate(graph, torch.tensor([[1.0, -0.5]])).tolist() == [[10.75, -0.5]]
 
 
-def test_intervals_of_a_known_network() -> None:
+def test_spans_of_a_known_network() -> None:
     """Negative weights and signs swap the ends; the count of a neuron of 1..3 starts at 0."""
     b = Builder()
     total = b.linear(b.input(0, (2,), -3, 2), [[2, -1]])
     count = b.neuron(total, 1, 3, [0, 2])
     graph = b.graph(b.readout(b.add(ops.Add((1, -1)), total, count, bound=14), bias=[4]))
-    found = {name: (int(lo), int(hi)) for name, (lo, hi) in intervals(graph).items() if lo.numel() == 1}
-    assert found == {"linear1": (-8, 7), "neuron2": (0, 3), "add3": (-11, 7), "readout4": (-11, 11)}
+    assert spans(graph) == {
+        "input0": Span(-3, 2, 5),
+        "linear1": Span(-8, 7, 15),
+        "neuron2": Span(0, 3, 3, sum=8),
+        "add3": Span(-11, 7, 18),
+        "readout4": Span(-11, 11, 22, sum=11),
+    }
+
+
+def test_spans_are_over_all_numbers_of_a_value() -> None:
+    b = Builder()
+    graph = b.graph(b.readout(b.linear(b.input(0, (2,), -3, 2), [[2, -1], [0, 3]]), [1.0, 1.0]))
+    assert spans(graph)["linear1"] == Span(-9, 7, 15)
+    assert spans(graph)["linear1"].size == 9
+
+
+def test_spans_are_found_once_and_die_with_their_graph() -> None:
+    graph = two_layers()
+    assert spans(graph) is spans(graph)
+    key = id(graph)
+    assert key in intervals._KNOWN
+    del graph
+    assert key not in intervals._KNOWN
 
 
 def test_bounds_and_types_of_a_known_network() -> None:

@@ -6,8 +6,10 @@ maps of intervals then bound every accumulator, whatever the order of the spikes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import final
 
 import torch
 from torch import Tensor
@@ -27,19 +29,60 @@ INTERVALS: OpTable[IntervalRule] = OpTable(
 )
 
 
-def intervals(graph: Graph) -> dict[str, Interval]:
-    """The interval of every value of an integer graph; of an emitting node, that of its count.
+@final
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The intervals of all numbers of a value, as far as anyone asks.
 
-    Of a rate graph: of the sums of all that was sent in as many steps as its counts have room for.
+    Args:
+        lo, hi: smallest and largest of all.
+        width: largest hi - lo of one of them.
+        sum: largest |integer| that the accumulator of an emitting node or readout ever holds, bias included;
+            None for other nodes.
     """
+
+    lo: float
+    hi: float
+    width: float
+    sum: int | None = None
+
+    @property
+    def size(self) -> float:
+        """The largest magnitude."""
+        return max(-self.lo, self.hi)
+
+
+_KNOWN: dict[int, Mapping[str, Span]] = {}
+"""By id of graphs that are alive: every stage asks, and large networks take long."""
+
+
+def spans(graph: Graph) -> Mapping[str, Span]:
+    """Between which integers every value of an integer graph stays; of an emitting node, its count.
+
+    Of a rate graph: the sums of all that was sent in as many steps as its counts have room for.
+    """
+    if id(graph) not in _KNOWN:
+        _KNOWN[id(graph)] = dict(_spans(graph))
+        weakref.finalize(graph, _KNOWN.pop, id(graph), None)
+    return _KNOWN[id(graph)]
+
+
+def _spans(graph: Graph) -> Iterator[tuple[str, Span]]:
+    """In data-flow order; an interval is let go of behind its last reader."""
+    last = {name: node.name for node in graph.body for name in node.inputs}
     found: dict[str, Interval] = {}
     tensors, most = driven(graph, horizon(graph)), horizon(graph)
     with torch.no_grad():
         for node in graph.body:
             sources = [found[name] for name in node.inputs]
             lo, hi = INTERVALS[type(node.op)](node, sources, tensors)
-            found[node.name] = (lo * most, hi * most) if isinstance(node.op, ops.Input) else (lo, hi)
-    return found
+            lo, hi = (lo * most, hi * most) if isinstance(node.op, ops.Input) else (lo, hi)
+            found[node.name] = lo, hi
+            width = float((hi - lo).max())
+            yield node.name, Span(float(lo.min()), float(hi.max()), width, _sum(node, found, tensors))
+            for name in node.inputs:
+                if last[name] == node.name:
+                    found.pop(name, None)
 
 
 def horizon(graph: Graph) -> int:
@@ -71,15 +114,18 @@ def _with_biases(graph: Graph, change: Callable[[Tensor], Tensor]) -> Mapping[st
 
 def accumulator_bounds(graph: Graph) -> dict[str, int]:
     """The largest |integer| that each emitting node and readout ever holds, bias included."""
-    found, tensors = intervals(graph), driven(graph, horizon(graph))
-    bounds = {}
-    for node in graph.body:
-        if isinstance(node.op, ops.Neuron | ops.IntegrateFire | ops.Readout | ops.Recurrence):
-            bounds[node.name] = _largest_sum(node, found, tensors)
-        elif isinstance(node.op, ops.MaxPool | ops.AMax):
+    return {name: span.sum for name, span in spans(graph).items() if span.sum is not None}
+
+
+def _sum(node: Node, found: Mapping[str, Interval], tensors: Mapping[str, Tensor]) -> int | None:
+    match node.op:
+        case ops.Neuron() | ops.IntegrateFire() | ops.Readout() | ops.Recurrence():
+            return _largest_sum(node, found, tensors)
+        case ops.MaxPool() | ops.AMax():
             lo, hi = found[node.inputs[0]]
-            bounds[node.name] = int(max(float(lo.abs().max()), float(hi.abs().max())))
-    return bounds
+            return int(max(float(lo.abs().max()), float(hi.abs().max())))
+        case _:
+            return None
 
 
 def _largest_sum(node: Node, found: Mapping[str, Interval], tensors: Mapping[str, Tensor]) -> int:

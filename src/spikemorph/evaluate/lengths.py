@@ -24,7 +24,7 @@ from torch import Tensor
 
 from spikemorph.evaluate import mixing
 from spikemorph.evaluate.ends import checked, unfit, without_rest
-from spikemorph.evaluate.intervals import intervals
+from spikemorph.evaluate.intervals import spans
 from spikemorph.evaluate.mixing import mixes, refused
 from spikemorph.ir import ops
 from spikemorph.ir.elements import AXES, Edge, edges
@@ -300,7 +300,7 @@ def _windowed(graph: Graph, node: Node, found: Valid, window: _Window) -> Valid:
 
 def _negative(graph: Graph, name: str) -> bool:
     """Whether counts may fall below the zero of what has ended."""
-    return bool((intervals(graph)[name][0] < 0).any())
+    return spans(graph)[name].lo < 0
 
 
 # ---------------------------------------------------------------- the last element

@@ -17,7 +17,7 @@ from spikemorph.convert.network import Graded, SpikingNetwork
 from spikemorph.errors import RunError
 from spikemorph.evaluate.encode import input_counts
 from spikemorph.evaluate.integers import evaluate_counts
-from spikemorph.evaluate.intervals import intervals
+from spikemorph.evaluate.intervals import spans
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Graph
 from spikemorph.measure.forward import Form, fastest, float_forms, graph_forms, job
@@ -229,8 +229,8 @@ class _Way:
 def _ways(network: SpikingNetwork, threads: int) -> list[_Way]:
     """As it is, and with the largest spikes that it has use for, by fresh and by delta hand-over; dense."""
     event, until = Event(threads=threads), "until quiescent"
-    ranges = intervals(network.graph)
-    most = max((int(torch.stack(ranges[node.name]).abs().max()) for node in network.graph.neurons), default=1)
+    known = spans(network.graph)
+    most = max((int(known[node.name].size) for node in network.graph.neurons), default=1)
     graded = replace(network, spike=Graded(most))
     sizes = f"{until}, spikes of up to {most}"
     if not _recurrent(network.graph):

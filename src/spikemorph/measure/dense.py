@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from spikemorph.evaluate.intervals import Interval, intervals
+from spikemorph.evaluate.intervals import Span, spans
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Dialect, Graph, Node
 from spikemorph.measure.ledger import Ledger, Operations
@@ -52,7 +52,7 @@ def qnn_operations(graph: Graph) -> Ledger:
         GraphError: not an integer graph.
     """
     assert graph.dialect is Dialect.INTEGER
-    ranges = intervals(graph)
+    known = spans(graph)
     found = Ledger({})
     for node in graph.body:
         work = dense_macs(graph, node)
@@ -67,7 +67,7 @@ def qnn_operations(graph: Graph) -> Ledger:
                 accumulates=0.0 if multiplies else work,
                 updates=math.prod(node.shape) if active else 0,
                 weight_bits=work * (0 if weight is None else bits_of_weights(graph.tensors[weight])),
-                activation_bits=made * bits_of(ranges[node.name]),
+                activation_bits=made * bits_of(known[node.name]),
             ),
         )
     return found
@@ -120,9 +120,9 @@ def bits_of_weights(weight: Tensor) -> int:
     return _width(int(weight.min()), int(weight.max()))
 
 
-def bits_of(interval: Interval) -> int:
+def bits_of(span: Span) -> int:
     """Of the narrowest integer for a value within these bounds, unsigned where they allow it."""
-    return _width(int(interval[0].min()), int(interval[1].max()))
+    return _width(int(span.lo), int(span.hi))
 
 
 def _width(lo: int, hi: int) -> int:

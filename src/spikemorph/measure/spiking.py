@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from spikemorph.convert.network import Spikes, SpikingNetwork
-from spikemorph.evaluate.intervals import accumulator_bounds, intervals
+from spikemorph.evaluate.intervals import accumulator_bounds, spans
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Graph, Node
 from spikemorph.measure.dense import bits_of, bits_of_weights, multiplied_by, weight_of
@@ -61,13 +61,13 @@ def _single(network: SpikingNetwork, graph: Graph, name: str) -> bool:
 def _updates(network: SpikingNetwork, run: Run) -> Ledger:
     """Every neuron in every step of the element in which it runs."""
     graph = network.graph
-    bounds, ranges, rounds = accumulator_bounds(graph), intervals(graph), schedule(graph).rounds
+    bounds, known, rounds = accumulator_bounds(graph), spans(graph), schedule(graph).rounds
     steps = run.element_steps.clamp(min=1).sum(1)
     found = {}
     for node in graph.neurons:
         each = math.prod(node.shape) // count_of(node)
         updates = each * int(sum(int(steps[now]) for now in rounds[node.name]))
-        bits = _type_bits(bounds[node.name]) + bits_of(ranges[node.name])
+        bits = _type_bits(bounds[node.name]) + bits_of(known[node.name])
         found[node.name] = Operations(updates=updates, state_bits=2.0 * updates * bits)
     return Ledger(found)
 
@@ -85,9 +85,9 @@ def _emitted(network: SpikingNetwork, run: Run, samples: int) -> Ledger:
             spikes=float(spikes.sum()), events=events, event_bits=events * (size + address)
         )
     if not isinstance(network.encoding, Spikes):
-        ranges = intervals(graph)
+        known = spans(graph)
         for node in graph.inputs:
-            moved = samples * math.prod(node.shape) * bits_of(ranges[node.name])
+            moved = samples * math.prod(node.shape) * bits_of(known[node.name])
             found[node.name] = Operations(activation_bits=moved)
     return Ledger(found)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spikemorph.errors import GraphError, LevelsError
-from spikemorph.evaluate.intervals import accumulator_bounds, intervals
+from spikemorph.evaluate.intervals import spans
 from spikemorph.ir import ops
 from spikemorph.ir.elements import with_element_axes
 from spikemorph.ir.graph import Dialect, Graph, Node
@@ -146,10 +146,8 @@ LARGEST = 2**31 - 1
 
 def _check_bounds(graph: Graph) -> None:
     """Every integer, at every moment of a spiking run, fits int32."""
-    sums = accumulator_bounds(graph)
-    for name, (lo, hi) in intervals(graph).items():
-        largest = max(float(lo.abs().max()), float(hi.abs().max())) if lo.numel() else 0.0
-        largest = max(largest, sums.get(name, 0))
+    for name, span in spans(graph).items():
+        largest = max(span.size, span.sum or 0)
         if largest > LARGEST:
             node = graph.by_name[name]
             raise LevelsError(

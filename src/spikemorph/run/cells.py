@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from spikemorph.errors import GraphError
-from spikemorph.evaluate.intervals import intervals
+from spikemorph.evaluate.intervals import spans
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Dialect, Graph, Node
 from spikemorph.ir.shapes import infer
@@ -189,8 +189,8 @@ def _range(graph: Graph, node: Node) -> tuple[int, int]:
         elif isinstance(op, ops.MaxPool | ops.AMax | ops.Permute | ops.Reshape | ops.Slice | ops.Concat):
             ranges.append(_range(graph, source))
         else:
-            lo, hi = intervals(graph)[name]
-            ranges.append((int(lo.min()), int(hi.max())))
+            span = spans(graph)[name]
+            ranges.append((int(span.lo), int(span.hi)))
     return min(0, *(lo for lo, _ in ranges)), max(0, *(hi for _, hi in ranges))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from spikemorph.convert.network import Spikes, SpikingNetwork
 from spikemorph.errors import GraphError
-from spikemorph.evaluate.intervals import Interval, intervals
+from spikemorph.evaluate.intervals import Span, spans
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Node
 
@@ -38,7 +38,7 @@ def steps_bound(network: SpikingNetwork) -> int:
     through all layers within their step. Of a recurrent network: the steps of one element, in which the
     settled counts that it needs are handed over first. A ramp comes before all that.
     """
-    found = intervals(network.graph)
+    found = spans(network.graph)
     until: dict[str, int] = {}
     for node in network.graph.body:
         before = max((until[name] for name in node.inputs), default=0)
@@ -50,9 +50,8 @@ def steps_bound(network: SpikingNetwork) -> int:
     return behind if network.ramp == 1 else network.ramp - 1 + max(behind, 1)
 
 
-def _steps_of(network: SpikingNetwork, node: Node, interval: Interval) -> int:
+def _steps_of(network: SpikingNetwork, node: Node, span: Span) -> int:
     coded = isinstance(node.op, ops.Input) and isinstance(network.encoding, Spikes)
     if not coded and not isinstance(node.op, ops.EMITTING):
         return 0
-    lo, hi = interval
-    return -(-int((hi - lo).max()) // network.spike.largest)
+    return -(-int(span.width) // network.spike.largest)

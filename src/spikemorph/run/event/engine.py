@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import final
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from spikemorph.convert.network import SpikingNetwork
 from spikemorph.errors import RunError
-from spikemorph.evaluate.intervals import accumulator_bounds, intervals
+from spikemorph.evaluate.intervals import spans
 from spikemorph.evaluate.lengths import ended, valid_lengths
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Dialect, Graph
@@ -129,24 +128,4 @@ class Event:
 
 def largest(graph: Graph) -> int:
     """The largest |integer| or change between two moments that any value of the graph may have."""
-    return _largest(_Same(graph))
-
-
-class _Same:
-    """A graph, compared by identity."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.graph is self.graph
-
-    def __hash__(self) -> int:
-        return id(self.graph)
-
-
-@lru_cache(maxsize=8)
-def _largest(same: _Same) -> int:
-    ends = [(float(lo.min()), float(hi.max())) for lo, hi in intervals(same.graph).values()]
-    spans = [max(-lo, hi, hi - lo) for lo, hi in ends]
-    return int(max(*spans, *accumulator_bounds(same.graph).values(), 0))
+    return int(max(max(span.size, span.hi - span.lo, span.sum or 0) for span in spans(graph).values()))

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from spikemorph.evaluate.intervals import Interval, accumulator_bounds, intervals
+from spikemorph.evaluate.intervals import Span, accumulator_bounds, spans
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Graph, Node
 from spikemorph.run.event.layout import Ints, Layout, by_axis, layouts, moved
@@ -40,7 +40,7 @@ class _Lowering:
         self.graph, self.spikes = graph, spikes
         self.layouts = layouts(graph)
         self.bounds = accumulator_bounds(graph)
-        self.ranges = intervals(graph)
+        self.spans = spans(graph)
         self.folds = _folds(graph)
         self.stages: list[Stage] = []
         self.number: dict[str, int] = {}
@@ -73,7 +73,7 @@ class _Lowering:
             case ops.Neuron() | ops.IntegrateFire() | ops.MaxPool() | ops.AMax() | ops.Readout():
                 self._tracking(node)
             case _:
-                number = self._stage(node, Kind.RELAY, _span(self.ranges[node.name]))
+                number = self._stage(node, Kind.RELAY, _change(self.spans[node.name]))
                 self._weighted(number, node, self.layouts[node.name].index, 1)
 
     # ---------------------------------------------------------------- stages
@@ -95,7 +95,7 @@ class _Lowering:
         stage, source = self.stages[number], self.graph.by_name[node.inputs[0]]
         if isinstance(node.op, ops.MaxPool | ops.AMax):
             pool(stage, node, source, self.layouts[source.name])
-            stage.bound = max(stage.bound, _span(self.ranges[node.name]))
+            stage.bound = max(stage.bound, _change(self.spans[node.name]))
         else:
             neuron(stage, node, self.graph.tensors)
         self._feed(number, source.name, stage.sums.index, 1)
@@ -198,7 +198,7 @@ class _Lowering:
         """The op into a relay of its own, and from there to where its channels go apart."""
         own = by_axis(node.shape, -1 if isinstance(node.op, ops.Linear) else 0)
         bare = replace(node, name="")
-        number = self._stage(bare, Kind.RELAY, _span(self.ranges[node.name]), own)
+        number = self._stage(bare, Kind.RELAY, _change(self.spans[node.name]), own)
         edges, view = self._rows(number, node, self.graph.by_name[node.inputs[0]], view, own.index, 1)
         self.stages[number].edges.extend(edges)
         used = target >= 0
@@ -214,7 +214,7 @@ class _Lowering:
 
     def _relay(self, node: Node, view: View, layout: Layout) -> Term:
         """What a view stands for as a stage of its own."""
-        number = self._stage(replace(node, name=""), Kind.RELAY, _span(self.ranges[node.name]), layout)
+        number = self._stage(replace(node, name=""), Kind.RELAY, _change(self.spans[node.name]), layout)
         for term in view:
             self._link(number, term, layout.index, 0)
         return Term(number, layout.index)
@@ -238,10 +238,9 @@ def _folds(graph: Graph) -> set[str]:
     return found
 
 
-def _span(interval: Interval) -> int:
+def _change(span: Span) -> int:
     """The largest change between two moments."""
-    lo, hi = interval
-    return int(max(float((hi - lo).max()), float(lo.abs().max()), float(hi.abs().max()), 1.0))
+    return int(max(span.width, span.size, 1.0))
 
 
 def _size_of(op: ops.Input) -> int:
