@@ -113,7 +113,11 @@ def lay_grids(graph: Graph, levels: Levels, params: Parameters) -> dict[str, Cel
 @final
 @dataclass
 class Grids:
-    """Grids laid so far, node by node in data-flow order."""
+    """Grids laid so far, node by node in data-flow order.
+
+    Args:
+        cells: by node name, without the integers of the ops: of all layers they are twice the weights.
+    """
 
     graph: Graph
     levels: Levels
@@ -135,8 +139,9 @@ class Grids:
             tuple(self.graph.by_name[name].shape for name in node.inputs),
             tuple(self._bounds[name] for name in node.inputs),
         )
-        self.cells[node.name] = GRIDS[type(node.op)](site)
-        return self.cells[node.name]
+        cell = GRIDS[type(node.op)](site)
+        self.cells[node.name] = replace(cell, integers={})
+        return cell
 
 
 def accumulator(cell: Cell) -> Accumulator:

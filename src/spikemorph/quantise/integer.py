@@ -17,7 +17,7 @@ from spikemorph.ir.graph import Dialect, Graph, Node
 from spikemorph.ir.table import OpTable
 from spikemorph.ir.verify import verify
 from spikemorph.passes.plan import sources_of_outputs
-from spikemorph.quantise.grids import Cell, accumulator
+from spikemorph.quantise.grids import Cell, Grids, accumulator
 from spikemorph.quantise.network import QuantisedNetwork, quantiser_of
 from spikemorph.quantise.tables import step_table
 
@@ -97,9 +97,10 @@ def _frozen(network: QuantisedNetwork, room: int) -> Graph:
     graph = network.graph
     network.check_finite()
     with torch.no_grad():
-        draft = Draft(network, network.cells(), room=room)
+        grids = Grids(graph, network.levels, network)
+        draft = Draft(network, grids.cells, room=room)
         for node in graph.body:
-            FREEZE[type(node.op)](draft, node, draft.cells[node.name])
+            FREEZE[type(node.op)](draft, node, grids.lay(node))
         readouts = {name: _readout(draft, graph.by_name[name]) for name in sources_of_outputs(graph)}
     for node in graph.nodes:
         if isinstance(node.op, ops.HOST):

@@ -21,7 +21,7 @@ from spikemorph.ir import ops, structure
 from spikemorph.ir.graph import Graph, Node
 from spikemorph.passes.levels import Levels
 from spikemorph.passes.plan import sources_of_outputs
-from spikemorph.quantise.grids import Accumulator, Cell, accumulator, lay_grids, round_through
+from spikemorph.quantise.grids import Accumulator, Cell, Grids, accumulator, lay_grids, round_through
 from spikemorph.quantise.inputs import input_grid
 from spikemorph.quantise.observe import observe
 from spikemorph.quantise.scale import choose_unit
@@ -126,7 +126,9 @@ class QuantisedNetwork(nn.Module):
                 self.set_grid(self.graph.by_name[name], samples)
             for name, unit in units.items():
                 self.set_unit(self.graph.by_name[name], unit)
-            self.cells()
+            grids = Grids(self.graph, self.levels, self)
+            for node in self.graph.body:
+                grids.lay(node)
 
     @contextmanager
     def calibrating(self) -> Iterator[None]:
