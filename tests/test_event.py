@@ -25,6 +25,7 @@ from spikemorph.run.event.lower import lower
 from spikemorph.run.event.pack import joined
 from spikemorph.run.event.plans import space_for
 from spikemorph.run.event.program import Kind, Program
+from spikemorph.run.event.rows import narrowest
 from spikemorph.run.event.tape import play_tape
 from spikemorph.run.handover import Delta, Fresh, Handover, Replay
 from spikemorph.run.record import Everything, Record, SpikeCounts
@@ -215,6 +216,16 @@ def test_narrow_sums_are_narrow_and_blocks_are_vectorised() -> None:
     assert made.stages[3].bound < 2**15
     wide = program(model, x, sm.Levels(activation=15, weight_bits=8))[1]
     assert wide.stages[3].wide
+    weights = [edge.rows for stage in made.stages for edge in stage.edges if edge.rows is not None]
+    assert {each.dtype for each in weights} == {np.dtype(np.int8)}
+
+
+@pytest.mark.parametrize(
+    ("largest", "kind"), [(0, np.int8), (2**7 - 1, np.int8), (2**7, np.int16), (2**15, np.int32)]
+)
+def test_weights_lie_in_the_narrowest_type_that_holds_their_negatives_too(largest: int, kind: type) -> None:
+    for sign in (1, -1):
+        assert narrowest(np.array([[[0, sign * largest]]])) is kind
 
 
 @pytest.mark.parametrize("steps", [None, 1, 2])

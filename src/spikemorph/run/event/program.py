@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,7 @@ class Edge:
         part: 0, or 1 for the second factor of a product.
         near: [out positions, taps] source positions, -1 where there is none.
         place: [out positions] where the first channel of the result goes.
-        rows: [taps * padded source channels, padded out channels] weights.
+        rows: [taps * padded source channels, padded out channels] weights, in the narrowest type.
         starts: [padded source channels] first channel of the group that a channel feeds.
         first, target, weight: of source place i the links first[i]..first[i + 1].
     """
@@ -78,7 +78,7 @@ class Edge:
     part: int = 0
     near: Ints | None = None
     place: Ints | None = None
-    rows: Ints | None = None
+    rows: NDArray[Any] | None = None
     starts: Ints | None = None
     first: Ints | None = None
     target: Ints | None = None

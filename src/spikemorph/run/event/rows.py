@@ -129,13 +129,13 @@ def _edge(term: Term, near: Ints, place: Ints, weight: Ints, starts: Ints | None
     near = np.where(used[:, None], near, -1)
     taps, channels, out = weight.shape
     width = out if starts is not None else -(-out // LANES) * LANES
-    rows = np.zeros((taps * channels, width), dtype=_narrowest(weight))
+    rows = np.zeros((taps * channels, width), dtype=narrowest(weight))
     rows[:, :out] = weight.reshape(-1, out)
     kind = EdgeKind.ROWS if starts is None else EdgeKind.GROUPED
     return Edge(kind, term.stage, near=near, place=place.clip(min=0), rows=rows, starts=starts)
 
 
-def _narrowest(weight: Ints) -> Any:
+def narrowest(weight: Ints) -> Any:
     """The type that holds these numbers and their negatives: all layers at once lie in memory so."""
     largest = max(int(weight.max(initial=0)), -int(weight.min(initial=0)))
     return next(kind for kind in (np.int8, np.int16, np.int32, np.int64) if largest <= np.iinfo(kind).max)
