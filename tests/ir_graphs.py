@@ -87,6 +87,7 @@ def function(d: Draw) -> functions.Function:
     lo = d.real()
     return d.pick((
         *(functions.Relu(), functions.Sigmoid(), functions.Tanh(), functions.HardSigmoid()),
+        *(functions.Swish(d.real()), functions.Mish()),
         *(functions.HardSwish(), functions.Silu(), functions.Gelu(d.coin()), functions.Abs()),
         *(functions.Clamp(lo, lo + 1), functions.Clamp(None, 6), functions.Clamp(0, None)),
         *(functions.LeakyRelu(d.real()), functions.Elu(d.real(), d.real()), functions.Softplus(d.real())),

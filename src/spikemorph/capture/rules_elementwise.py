@@ -67,6 +67,7 @@ _register(("tanh",), lambda call: fn.Tanh())
 _register(("hardsigmoid",), lambda call: fn.HardSigmoid())
 _register(("hardswish",), lambda call: fn.HardSwish())
 _register(("silu",), lambda call: fn.Silu())
+_register(("mish",), lambda call: fn.Mish())
 _register(("abs", "absolute"), lambda call: fn.Abs())
 _register(("gelu",), _gelu)
 _register(("elu",), _elu)
@@ -157,14 +158,6 @@ def _prelu(ctx: Context, call: Call) -> Value:
     gain = slopes.reshape(-1, *(1,) * (len(x.shape) - 1 - call.axis(1, x.form)))
     down = affine(ctx, call, low, gain=gain, shape=x.shape, part="slope")
     return ctx.emit(call, ops.Add((1, 1)), up, down)
-
-
-@RULES.anywhere("mish")
-def _mish(ctx: Context, call: Call) -> Value:
-    x = call.act()
-    soft = ctx.emit(call, ops.Elementwise(fn.Softplus()), x, part="softplus")
-    gate = ctx.emit(call, ops.Elementwise(fn.Tanh()), soft, part="tanh")
-    return ctx.emit(call, ops.Mul(), x, gate)
 
 
 @RULES.anywhere("glu")

@@ -1,4 +1,4 @@
-"""Activations written out by hand: x * sigmoid(x), x * relu6(x + 3) / 6."""
+"""Activations written out by hand: x * sigmoid(beta * x), x * relu6(x + 3) / 6, x * tanh(softplus(x))."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Nodes = Mapping[str, Node]
 
 
 def recognise(nodes: Iterable[Node], tensors: Mapping[str, Tensor]) -> tuple[Node, ...]:
-    """The same nodes with every spelled SiLU and hard-swish as one function; leftovers stay, unread."""
+    """The same nodes with every self-gated function as one function; leftovers stay, unread."""
     known: dict[str, Node] = {}
     for node in nodes:
-        found = _silu(node, known) or _hard_swish(node, known, tensors)
+        found = _silu(node, known, tensors) or _hard_swish(node, known, tensors) or _mish(node, known)
         if found is not None:
             x, function = found
             node = replace(node, op=ops.Elementwise(function), inputs=(x,))
@@ -27,10 +27,32 @@ def recognise(nodes: Iterable[Node], tensors: Mapping[str, Tensor]) -> tuple[Nod
     return tuple(known.values())
 
 
-def _silu(node: Node, known: Nodes) -> tuple[str, fn.Function] | None:
+def _silu(node: Node, known: Nodes, tensors: Mapping[str, Tensor]) -> tuple[str, fn.Function] | None:
+    """x * sigmoid(x), x * sigmoid(beta * x)."""
     for x, gate in _factors(node):
-        if _applies(known[gate], fn.Sigmoid()) == x:
+        inner = _applies(known[gate], fn.Sigmoid())
+        if inner == x:
             return x, fn.Silu()
+        beta = _multiple(known[inner], x, tensors) if inner is not None else None
+        if beta:
+            return x, fn.Swish(beta)
+    return None
+
+
+def _multiple(node: Node, x: str, tensors: Mapping[str, Tensor]) -> float | None:
+    """beta, where the node is beta * x with one beta for all numbers."""
+    match node.op:
+        case ops.Affine(str() as gain, None) if node.inputs == (x,) and tensors[gain].numel() > 0:
+            beta = float(tensors[gain].flatten()[0])
+            return beta if bool((tensors[gain] == beta).all()) else None
+    return None
+
+
+def _mish(node: Node, known: Nodes) -> tuple[str, fn.Function] | None:
+    for x, gate in _factors(node):
+        soft = _applies(known[gate], fn.Tanh())
+        if soft is not None and _applies(known[soft], fn.Softplus()) == x:
+            return x, fn.Mish()
     return None
 
 

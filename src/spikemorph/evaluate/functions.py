@@ -10,6 +10,8 @@ from torch import Tensor
 
 from spikemorph.ir import functions as fn
 
+SILU_TURNS = -1.2784645427610738
+
 
 def apply(function: fn.Function, x: Tensor) -> Tensor:
     """function(x), elementwise, in the dtype of x."""
@@ -30,6 +32,10 @@ def apply(function: fn.Function, x: Tensor) -> Tensor:
             return x * torch.clamp(x / 6 + 0.5, 0, 1)
         case fn.Silu():
             return x * torch.sigmoid(x)
+        case fn.Swish(beta):
+            return x * torch.sigmoid(beta * x)
+        case fn.Mish():
+            return F.mish(x)
         case fn.Gelu(tanh):
             return F.gelu(x, approximate="tanh" if tanh else "none")
         case fn.Elu(alpha, scale):
@@ -48,7 +54,11 @@ def turning_points(function: fn.Function) -> tuple[float, ...]:
         case fn.HardSwish():
             return (-3.0, -1.5)
         case fn.Silu():
-            return (-1.2784645427610738,)
+            return (SILU_TURNS,)
+        case fn.Swish(beta):
+            return (SILU_TURNS / beta,) if beta else ()
+        case fn.Mish():
+            return (-1.1924312145154952,)
         case fn.Gelu(tanh):
             return (-0.7524614220710162,) if tanh else (-0.7517915241402155,)
         case fn.Abs():

@@ -61,6 +61,20 @@ class Silu:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Swish:
+    """x * sigmoid(beta*x); turns at x = -1.2784645/beta. Silu is that of beta = 1, x/2 that of beta = 0."""
+
+    beta: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Mish:
+    """x * tanh(log(1 + exp(x))); turns at x = -1.1924312 (Misra, 2019)."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Gelu:
     """x * Phi(x), or its tanh form; turns at x = -0.7517916 (tanh form: -0.7524614)."""
 
@@ -91,7 +105,20 @@ class Abs:
 
 
 Function = (
-    Relu | Clamp | LeakyRelu | Sigmoid | Tanh | HardSigmoid | HardSwish | Silu | Gelu | Elu | Softplus | Abs
+    Relu
+    | Clamp
+    | LeakyRelu
+    | Sigmoid
+    | Tanh
+    | HardSigmoid
+    | HardSwish
+    | Silu
+    | Swish
+    | Mish
+    | Gelu
+    | Elu
+    | Softplus
+    | Abs
 )
 
 FUNCTIONS: tuple[type, ...] = (
@@ -103,6 +130,8 @@ FUNCTIONS: tuple[type, ...] = (
     HardSigmoid,
     HardSwish,
     Silu,
+    Swish,
+    Mish,
     Gelu,
     Elu,
     Softplus,
