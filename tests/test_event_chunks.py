@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from graphs import network, random_counts, random_integer_graph
 from recurrent_graphs import assert_same_run, random_recurrent_graph, same
+from shipped import SHIPPED
 from spikemorph.convert.methods import convert
 from spikemorph.data import Split
 from spikemorph.errors import GraphError, MissingData
@@ -28,7 +29,7 @@ from spikemorph.run.record import Everything, LayerSpikes, Outputs, SpikeCounts
 from spikemorph.run.reference import Reference
 from test_stream import reading
 
-LONG = {"s-mnist-784"}
+LONG = {"s-mnist-784", "bccd", "camvid"}
 """Networks that the dense engine takes too long for here."""
 
 
@@ -84,7 +85,7 @@ def test_runs_can_be_copied() -> None:
     assert all(torch.equal(other.raw[name], each) for name, each in run.raw.items())
 
 
-@pytest.mark.parametrize("name", sorted(set(RECIPES) - LONG))
+@pytest.mark.parametrize("name", sorted(set(SHIPPED) - LONG))
 def test_shipped_networks_step_by_step(name: str) -> None:
     recipe = RECIPES[name]
     net = convert(recipe.graph(None, "qnn"))

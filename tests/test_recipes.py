@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import spikemorph as sm
+from shipped import SHIPPED
 from spikemorph.cli import output, work
 from spikemorph.convert.methods import convert
 from spikemorph.data import Split, load
@@ -31,10 +32,26 @@ REQUIRED = {
     "spike_kind", "analog_inputs", "steps_max", "steps_mean", "steps_bound", "levels", "elements",
     "spikes_per_neuron", "synaptic_operations", "macs", "energy", "seconds",
 }  # fmt: skip
-FEW = {"cifar10-vgg": 20, "s-mnist": 20, "ps-mnist": 20, "s-mnist-784": 4, "lidar": 20}
+FEW = {
+    "cifar10-vgg": 20,
+    "s-mnist": 20,
+    "ps-mnist": 20,
+    "s-mnist-784": 4,
+    "lidar": 20,
+    "training-free-cifar10-vgg": 20,
+    "training-free-cifar10-resnet18": 20,
+    "bccd": 1,
+    "camvid": 1,
+}
 """Samples of networks that take long."""
-LEAST = {"cifar10-vgg": 0.8}
+LEAST = {
+    "cifar10-vgg": 0.8,
+    "training-free-cifar10-vgg": 0.8,
+    "training-free-cifar10-resnet18": 0.8,
+}
 """Of the first 200 test samples, what is right at least; 0.88 of the others."""
+JUDGED = {"bccd", "camvid"}
+"""Their outputs are no scores of one class: what these are worth has tests of its own."""
 RESULTS = Path(__file__).parent.parent / "results"
 
 
@@ -53,7 +70,7 @@ def test_the_demo_trains_converts_and_verifies(name: str) -> None:
     json.dumps(result.to_dict())
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_network_is_lossless_on_its_first_test_samples(name: str) -> None:
     recipe = RECIPES[name]
     try:
@@ -65,6 +82,8 @@ def test_a_shipped_network_is_lossless_on_its_first_test_samples(name: str) -> N
     certificate = sm.verify(convert(integer), integer, test.x[:samples])
     assert certificate.lossless
     assert certificate.neurons_different == 0
+    if name in JUDGED:
+        return
     outputs = sm.evaluate(integer, test.x[:200])
     if test.y.is_floating_point():
         assert float((outputs - test.y[:200]).square().mean()) < float(test.y[:200].square().mean())
@@ -72,7 +91,7 @@ def test_a_shipped_network_is_lossless_on_its_first_test_samples(name: str) -> N
         assert float((outputs.argmax(1) == test.y[:200]).double().mean()) > LEAST.get(name, 0.88)
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("name", SHIPPED)
 def test_the_committed_result_is_of_the_shipped_network(name: str) -> None:
     result = json.loads((RESULTS / f"{name}.json").read_text())
     assert result.keys() >= REQUIRED

@@ -38,13 +38,13 @@ def noise(monkeypatch: pytest.MonkeyPatch) -> photos.Photos:
         return Dataset(x, torch.arange(n) % 5, "noise", split, tuple("abcde"))
 
     monkeypatch.setattr(photos, "load_photos", load)
-    for name, value in (("CALIBRATION", 24), ("SHOWN", 8), ("TESTED", 6), ("VERIFIED", 3)):
+    for name, value in (("CALIBRATION", 24), ("SHOWN", 8), ("VERIFIED", 3)):
         monkeypatch.setattr(photos, name, value)
     monkeypatch.setattr(photos, "UNITS", (photos.Setting(3, 7, 4, (4, 8)), photos.Setting(15, 31, 1)))
     monkeypatch.setattr(photos, "SIZED", (photos.Setting(7, 15, 2, (4, 8)),))
     monkeypatch.setattr(photos, "FULL", STEPS)
     monkeypatch.setattr(photos, "STEPS", STEPS)
-    return photos.Photos(small, photos.TORCHVISION)
+    return photos.Photos(small, photos.TORCHVISION, tested=6)
 
 
 def test_choices_are_made_kept_and_used(noise: photos.Photos) -> None:
@@ -61,6 +61,8 @@ def test_choices_are_made_kept_and_used(noise: photos.Photos) -> None:
     case = Case("noise", again.float_graph, again.integer_graph, convert(again.integer_graph), 15, 8, notes)
     result = photos.compare(noise, case, lambda done, total: None, False)
     assert (result.samples, result.neurons_different, result.notes["verified_samples"]) == (6, 0, 3)
+    rest = result.notes["all_test_photos"]
+    assert (rest["samples"], rest["float"] <= 100, rest["qnn"] <= 100) == (40, True, True)
     assert result.qnn == result.snn == result.by_method["lossless, ternary"]["quiescent"]
     assert set(result.by_method) == set(photos.families(photos.Quantised()))
     for row in result.by_method.values():

@@ -160,10 +160,11 @@ def _setting(name: str) -> Setting:
 @final
 @dataclass(frozen=True)
 class Photos:
-    """A pretrained network and how it wants its pixels."""
+    """A pretrained network, how it wants its pixels, and on how many photos it runs over steps without --full."""
 
     build: Callable[[], nn.Module]
     normal: Normal
+    tested: int = TESTED
 
     def source(self) -> tuple[Source, Tensor]:
         """The captured network with photos to calibrate with; and others to choose on, without labels."""
@@ -189,7 +190,7 @@ def rebuild(photos: Photos, notes: Mapping[str, Any]) -> Trained:
 def compare(photos: Photos, case: Case, progress: Progress, full: bool) -> Result:
     """Every method on the same test photos."""
     start, steps = time.perf_counter(), FULL if full else STEPS
-    data = load_photos(Split.TEST, samples=None if full else TESTED, normal=photos.normal)
+    data = load_photos(Split.TEST, samples=None if full else photos.tested, normal=photos.normal)
     source, _ = photos.source()
     rows = families(Quantised())
     chosen = {name: _choices(won, steps) for name, won in case.notes["chosen"].items()}
@@ -225,9 +226,21 @@ def compare(photos: Photos, case: Case, progress: Progress, full: bool) -> Resul
             "spikes_per_neuron": table.spikes,
             "costs": table.costs,
             "verified_samples": VERIFIED,
+            "all_test_photos": at_rest(photos, case),
         },
         seconds=time.perf_counter() - start,
     )
+
+
+def at_rest(photos: Photos, case: Case) -> dict[str, float]:
+    """What the float and the quantised network get right of all test photos."""
+    data = photos.data(Split.TEST)
+    everything = slice(0, len(data.x))
+    right = {
+        name: hits(data.y)(evaluate(graph, data.x), everything) / len(data.x)
+        for name, graph in (("float", case.float_graph), ("qnn", case.integer_graph))
+    }
+    return {"samples": len(data.x), **right}
 
 
 def _choices(won: Mapping[str, Any], steps: tuple[int, ...]) -> Choices:
@@ -248,4 +261,4 @@ def _recipe(name: str, photos: Photos) -> Recipe:
 
 
 MOBILENET = _recipe("mobilenet-v2", Photos(mobilenet_v2, TORCHVISION))
-EFFICIENTNET = _recipe("efficientnet-lite0", Photos(efficientnet_lite0, EFFICIENTNET_LITE))
+EFFICIENTNET = _recipe("efficientnet-lite0", Photos(efficientnet_lite0, EFFICIENTNET_LITE, tested=100))
