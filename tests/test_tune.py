@@ -21,6 +21,8 @@ from spikemorph.convert.network import Binary, Ternary
 from spikemorph.convert.training_free import TrainingFree
 from spikemorph.errors import DataError, GraphError, LevelsError, UsageError
 from spikemorph.ir.graph import Dialect, Graph
+from spikemorph.ir.store import graph_hash
+from spikemorph.quantise.methods import Nearest, Reconstruction
 from spikemorph.tune import Counts, Point, Prefer, Search, Tuned, tune
 from spikemorph.tune.draw import svg, text
 from spikemorph.tune.judge import Reading, held_out, lost_at_rest
@@ -42,7 +44,7 @@ def case() -> tuple[Graph, Tensor, Tensor]:
     return sm.capture(net, x[:2]), x, net(x).argmax(1)
 
 
-SMALL = Search(max_loss=20.0, levels=(15, 7, 3, 1), spikes=(Ternary(),), rates=(), costed=4)
+SMALL = Search(max_loss=20.0, levels=(15, 7, 3, 1), spikes=(Ternary(),), rates=(), rounding=Nearest(), costed=4)
 RATES = replace(SMALL, max_steps=8, rates=(TrainingFree(spike=Binary()),), levels=(15, 3))
 
 
@@ -431,3 +433,24 @@ def test_a_ramp_is_kept_in_the_file(command: Command, tmp_path: Path) -> None:
     out = tmp_path / "net.safetensors"
     code, said, _ = command("convert", NET, *FEW, "--out", out, "--levels", 3, "--ramp", 3, "--json")
     assert (code, json.loads(said)["ramp"], load_network(out).ramp) == (0, 3, 3)
+
+
+def test_reconstruction_makes_another_network(command: Command, tmp_path: Path) -> None:
+    plain, moved = tmp_path / "plain.safetensors", tmp_path / "moved.safetensors"
+    assert command("convert", NET, *FEW, "--out", plain, "--levels", 3, "--json")[0] == 0
+    assert command("convert", NET, *FEW, "--out", moved, "--levels", 3, "--reconstruct", "--json")[0] == 0
+    assert graph_hash(load_network(plain).graph) != graph_hash(load_network(moved).graph)
+    code, _, err = command(
+        "convert", NET, *FEW, "--out", tmp_path / "x", "--method", "rate", "--reconstruct"
+    )
+    assert code == 2
+    assert "--reconstruct: given together" in err
+
+
+def test_levels_are_quantised_as_asked_for(case: tuple[Graph, Tensor, Tensor]) -> None:
+    graph, x, y = case
+    only = replace(SMALL, levels=(3,), rounds=0)
+    moved, plain = (tune(graph, x, replace(only, rounding=way), y) for way in (Reconstruction(), Nearest()))
+    assert moved.points[-1].reading.error < plain.points[-1].reading.error
+    with pytest.raises(LevelsError, match="rounding"):
+        replace(SMALL, rounding="nearest")

@@ -107,6 +107,10 @@ def convert(
     observer: Annotated[
         str, typer.Option(help="least-squares, max, or a percentile such as 99.9.")
     ] = "least-squares",
+    reconstruct: Annotated[
+        bool,
+        typer.Option("--reconstruct", help="Move biases and weights, layer by layer, to stay close: slower."),
+    ] = False,
     spike_input: Annotated[
         bool, typer.Option("--spike-input", help="Send the input as a spike train.")
     ] = False,
@@ -129,7 +133,7 @@ def convert(
     if method != "lossless":
         refuse(given, OF_LOSSLESS, f"--method {method}")
     settings = work.Settings(
-        levels, weight_bits, spike, per_channel, observer, spike_input, batch_axis, method, ramp
+        levels, weight_bits, spike, per_channel, observer, spike_input, batch_axis, method, ramp, reconstruct
     )
     targets = work.Targets(out, qnn, beside)
     raise typer.Exit(work.convert(model, weights, (data, samples), settings, targets, as_json=json))

@@ -14,10 +14,10 @@ from spikemorph.convert.training_free import TrainingFree
 from spikemorph.errors import UsageError
 
 METHODS = ("lossless", "training-free", "rate")
-OF_LOSSLESS = frozenset(("levels", "observer", "spike_input", "ramp", "qnn"))
+OF_LOSSLESS = frozenset(("levels", "observer", "reconstruct", "spike_input", "ramp", "qnn"))
 """Options that say how to quantise, or how counts settle."""
 SEARCHED = frozenset(("method", "levels", "weight_bits", "spike", "per_channel", "observer", "spike_input"))
-SEARCHED |= frozenset(("ramp", "qnn", "batch_axis"))
+SEARCHED |= frozenset(("ramp", "qnn", "batch_axis", "reconstruct"))
 """Options that say themselves what a search is to find, or that it does not have."""
 
 

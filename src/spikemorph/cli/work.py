@@ -29,6 +29,7 @@ from spikemorph.ir.store import graph_hash
 from spikemorph.passes.inspection import inspect as inspect_model
 from spikemorph.passes.levels import LeastSquares, Levels, Max, Observer, Percentile, PerChannel, PerTensor
 from spikemorph.quantise import quantise
+from spikemorph.quantise.methods import Nearest, Reconstruction
 from spikemorph.recipes import RECIPES
 from spikemorph.recipes.digits import demo as run_demo
 from spikemorph.run.default import Engine
@@ -58,6 +59,7 @@ class Settings:
     batch_axis: int = 0
     method: str = "lossless"
     ramp: int = 1
+    reconstruct: bool = False
 
     def to_levels(self) -> Levels:
         """The library's own choices."""
@@ -215,7 +217,7 @@ def convert(
     integer = graph
     if isinstance(method, Lossless):
         output.say(f"quantising on {len(x)} samples")
-        integer = quantise(graph, x, levels)
+        integer = quantise(graph, x, levels, Reconstruction() if settings.reconstruct else Nearest())
         network = convert_graph(integer, method)
     else:
         network = _balanced(graph, method, x)

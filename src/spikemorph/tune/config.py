@@ -14,6 +14,7 @@ from spikemorph.convert.training_free import TrainingFree
 from spikemorph.errors import LevelsError, UsageError
 from spikemorph.measure.energy import MEMORY_EVENTS, CostModel
 from spikemorph.passes.levels import Granularity, PerChannel
+from spikemorph.quantise.methods import Nearest, PostTraining, Reconstruction
 from spikemorph.tune.candidates import Candidate, Counts, Rates
 
 STOPS = (4, 8, 16, 32, 64)
@@ -43,7 +44,8 @@ class Search:
             threshold balancing, and the classic percentile.
         held_out: part of the samples that judges; the others calibrate.
         rounds: how often the layers are gone through to lower them one by one; 0: they all stay alike.
-        weight_bits, granularity: of the lossless way.
+        weight_bits, granularity, rounding: of the lossless way; Nearest() is coarser than Reconstruction(),
+            and several times as fast.
         model: prices the operations.
         costed: samples whose operations are counted, at most.
 
@@ -62,6 +64,7 @@ class Search:
     rounds: int = 2
     weight_bits: int = 8
     granularity: Granularity = PerChannel()
+    rounding: PostTraining = Reconstruction()
     model: CostModel = MEMORY_EVENTS
     costed: int = 16
 
@@ -83,6 +86,8 @@ class Search:
         falling = falling and sorted(set(ladder), reverse=True) == ladder
         _check("levels", self.levels, falling, "falling whole numbers in 1..255", "(31, 15, 7, 3)")
         _check("costed", self.costed, _whole(self.costed), "a whole number of at least 1", "16")
+        fits = isinstance(self.rounding, Nearest | Reconstruction)
+        _check("rounding", self.rounding, fits, "Nearest() or Reconstruction()", "Reconstruction()")
         _check("rounds", self.rounds, self.rounds == 0 or _whole(self.rounds), "0 or more", "2")
 
     @property

@@ -142,10 +142,13 @@ class _Bench:
     def integer(self, counts: Counts) -> Graph:
         """The quantised network; those whose layers are alike are kept."""
         if counts.lowered:
-            return quantise(self.graph, self.calibration, self._levels(counts))
+            return self._quantised(counts)
         if counts.levels not in self.integers:
-            self.integers[counts.levels] = quantise(self.graph, self.calibration, self._levels(counts))
+            self.integers[counts.levels] = self._quantised(counts)
         return self.integers[counts.levels]
+
+    def _quantised(self, counts: Counts) -> Graph:
+        return quantise(self.graph, self.calibration, self._levels(counts), self.search.rounding)
 
     def network(self, candidate: Candidate) -> SpikingNetwork:
         """The spiking network of a candidate."""
@@ -218,7 +221,7 @@ def _bench(
     _check_resolution(held, search)
     about = [FORMAT, graph_hash(graph), _digest(*inputs, *([] if labels is None else [labels]))]
     about += [repr(each) for each in (search.held_out, search.weight_bits, search.granularity)]
-    about += [repr(search.model), search.costed]
+    about += [repr(search.model), search.costed, repr(search.rounding)]
     return _Bench(graph, tuple(each[rest] for each in inputs), held, search, Journal(journal, about), {})
 
 
