@@ -11,7 +11,8 @@
     ├── RunError              a simulation that was asked for the impossible
     └── UsageError            arguments of the wrong kind, command line, model references
 
-Every message has four parts: where, got, known, do.
+CalibrationWarning is a warning: calibration data that says too little. Every message has four parts: where,
+got, known, do.
 """
 
 from __future__ import annotations
@@ -29,7 +30,19 @@ class SpikemorphError(Exception):
 
     def __init__(self, *, where: str, got: str, known: str, do: str) -> None:
         self.where, self.got, self.known, self.do = where, got, known, do
-        super().__init__(f"{where}: {got}\n  known: {known}\n  do:    {do}")
+        super().__init__(_block(where, got, known, do))
+
+
+def _block(where: str, got: str, known: str, do: str) -> str:
+    return f"{where}: {got}\n  known: {known}\n  do:    {do}"
+
+
+class CalibrationWarning(UserWarning):
+    """Calibration data that says too little: few samples, samples that are all alike or without contrast."""
+
+    def __init__(self, *, where: str, got: str, known: str, do: str) -> None:
+        self.where, self.got, self.known, self.do = where, got, known, do
+        super().__init__(_block(where, got, known, do))
 
 
 class CaptureError(SpikemorphError, ValueError):

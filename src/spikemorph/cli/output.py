@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from spikemorph.errors import CalibrationWarning
 from spikemorph.recipes.result import Progress as Callback
 from spikemorph.recipes.result import Result
 
@@ -40,6 +42,16 @@ def guest() -> Iterator[None]:
     """The user's own code runs here: what it prints goes to stderr, stdout is for the result."""
     with redirect_stdout(sys.stderr):
         yield
+
+
+@contextmanager
+def remarks() -> Iterator[None]:
+    """What is warned of about calibration data, as lines on stderr."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CalibrationWarning)
+        yield
+    for text in dict.fromkeys(str(each.message) for each in caught):
+        say(text)
 
 
 class Bars:

@@ -217,7 +217,8 @@ def convert(
     integer = graph
     if isinstance(method, Lossless):
         output.say(f"quantising on {len(x)} samples")
-        integer = quantise(graph, x, levels, Reconstruction() if settings.reconstruct else Nearest())
+        with output.remarks():
+            integer = quantise(graph, x, levels, Reconstruction() if settings.reconstruct else Nearest())
         network = convert_graph(integer, method)
     else:
         network = _balanced(graph, method, x)
@@ -235,7 +236,7 @@ def convert(
 
 
 def _balanced(graph: Graph, method: Method, x: Tensor) -> SpikingNetwork:
-    with output.Bars() as bars:
+    with output.remarks(), output.Bars() as bars:
         return convert_graph(graph, method, x, progress=bars.bar("thresholds"))
 
 

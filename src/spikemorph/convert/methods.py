@@ -5,11 +5,12 @@ from __future__ import annotations
 from spikemorph.convert.lossless import Lossless, lossless
 from spikemorph.convert.network import SpikingNetwork
 from spikemorph.convert.rate import Rate, rate
-from spikemorph.convert.rates import Progress
+from spikemorph.convert.rates import Progress, planned
 from spikemorph.convert.training_free import TrainingFree, training_free
 from spikemorph.errors import UsageError, expect
 from spikemorph.evaluate.batching import Batches
 from spikemorph.ir.graph import Graph
+from spikemorph.quantise.poor import remark
 
 Method = Lossless | TrainingFree | Rate
 
@@ -22,6 +23,8 @@ def convert(
     progress: Progress = lambda done, total: None,
 ) -> SpikingNetwork:
     """The spiking network of a graph.
+
+    Calibration samples that are few, all alike or without contrast are warned of (CalibrationWarning).
 
     Args:
         graph: integer dialect for Lossless, from `quantise` or `freeze`; float dialect, from `capture`, for
@@ -47,6 +50,8 @@ def convert(
         return lossless(graph, method)
     if calibration is None:
         raise _calibration("none", f"convert(graph, {type(method).__name__}(), calibration)")
+    own = {"per_channel": method.per_channel, "weight_bits": method.weight_bits}
+    remark(graph, calibration, lambda: planned(graph, **own).graph, "thresholds")
     if isinstance(method, TrainingFree):
         return training_free(graph, method, calibration, progress)
     return rate(graph, method, calibration)

@@ -15,6 +15,7 @@ from spikemorph.passes.prune import prune
 from spikemorph.quantise.integer import integer_graph
 from spikemorph.quantise.methods import Nearest, PostTraining, Reconstruction
 from spikemorph.quantise.network import QuantisedNetwork, check_overrides
+from spikemorph.quantise.poor import remark
 from spikemorph.quantise.reconstruct import reconstruct, with_biases
 
 __all__ = [
@@ -77,6 +78,8 @@ def freeze(network: QuantisedNetwork) -> Graph:
 def quantise(graph: Graph, calibration: Batches, levels: Levels, method: PostTraining = NEAREST) -> Graph:
     """Post-training quantisation: the integer graph of a captured network.
 
+    Calibration samples that are few, all alike or without contrast are warned of (CalibrationWarning).
+
     Args:
         graph: float dialect, from `capture`.
         calibration: a tensor of samples, a tuple of tensors, or a loader of batches; labels are ignored.
@@ -88,6 +91,8 @@ def quantise(graph: Graph, calibration: Batches, levels: Levels, method: PostTra
         LevelsError: an override names no module, or some accumulator could leave int32.
     """
     expect("quantise(method)", method, (Nearest, Reconstruction), "use Reconstruction()")
+    _check(graph, levels)
+    remark(graph, calibration, lambda: plan(graph, levels), "units")
     match method:
         case Nearest():
             return freeze(trainable(graph, levels, calibration))

@@ -1,0 +1,82 @@
+"""Calibration data that says too little is reported, with what it does."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import spikemorph as sm
+from spikemorph.errors import CalibrationWarning, DataError
+from spikemorph.ir.graph import Graph
+from spikemorph.quantise.methods import Reconstruction
+
+LEVELS = sm.Levels(activation=15, granularity=sm.levels.PerChannel())
+WAYS: dict[str, tuple[str, Callable[[Graph, Tensor], object]]] = {
+    "balanced": ("thresholds", lambda graph, x: sm.convert(graph, sm.TrainingFree(), x)),
+    "rate": ("thresholds", lambda graph, x: sm.convert(graph, sm.Rate(), x)),
+    "quantised": ("units", lambda graph, x: sm.quantise(graph, x, LEVELS)),
+    "reconstructed": ("units", lambda graph, x: sm.quantise(graph, x, LEVELS, Reconstruction())),
+}
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    """Two layers; the first channel answers to contrast alone, and two never do."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        first, second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+    with torch.no_grad():
+        first.weight[0] -= first.weight[0].mean((1, 2), keepdim=True)
+        first.bias[0] = -0.01
+        first.bias[1:3] = -100
+    net = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(), nn.Linear(512, 4)).eval()
+    return sm.capture(net, torch.zeros(2, 3, 12, 12))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda: torch.randn(2, 3, 12, 12), "2 samples"),
+        (lambda: torch.randn(1, 3, 12, 12), "1 sample"),
+        (lambda: torch.randn(1, 3, 12, 12).expand(40, -1, -1, -1), "40 samples, all alike"),
+        (lambda: torch.rand(40, 3, 1, 1).expand(-1, -1, 12, 12), "40 samples without contrast"),
+    ],
+)
+def test_poor_samples_are_reported_with_what_they_do(
+    graph: Graph, way: str, made: Callable[[], Tensor], said: str
+) -> None:
+    torch.manual_seed(1)
+    what, convert = WAYS[way]
+    with pytest.warns(CalibrationWarning) as caught:
+        convert(graph, made())
+    (warning,) = caught
+    text = str(warning.message)
+    assert text.startswith(f"calibration: {said}")
+    assert f"known: {what} fit what is seen" in text
+    assert "do:    pass a few hundred different samples" in text
+    if "contrast" in said and way == "quantised":
+        silent = int(text.split("samples; ")[1].split(" of ")[0])
+        assert silent >= 3
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_good_samples_and_wrong_shapes_are_not_warned_of(graph: Graph, way: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CalibrationWarning)
+        WAYS[way][1](graph, torch.randn(8, 3, 12, 12))
+        with pytest.raises(DataError, match=r"shape \(40, 3, 10, 10\)"):
+            WAYS[way][1](graph, torch.randn(40, 3, 10, 10))
+
+
+def test_data_that_can_be_read_once_is_left_alone(graph: Graph) -> None:
+    parts = [torch.randn(3, 3, 12, 12) for _ in range(2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CalibrationWarning)
+        sm.quantise(graph, iter(parts), LEVELS)
+    with pytest.warns(CalibrationWarning, match="6 samples"):
+        sm.quantise(graph, parts, LEVELS)
