@@ -10,5 +10,17 @@ from spikemorph.passes.levels import (
     PerChannel,
     PerTensor,
 )
+from spikemorph.quantise.methods import Nearest, Reconstruction
 
-__all__ = ["Analog", "LeastSquares", "Levels", "Max", "Override", "PerChannel", "PerTensor", "Percentile"]
+__all__ = [
+    "Analog",
+    "LeastSquares",
+    "Levels",
+    "Max",
+    "Nearest",
+    "Override",
+    "PerChannel",
+    "PerTensor",
+    "Percentile",
+    "Reconstruction",
+]
