@@ -11,6 +11,7 @@ from spikemorph.convert.lossless import Lossless
 from spikemorph.convert.network import Graded, Ternary, spike_name
 from spikemorph.convert.rate import Rate
 from spikemorph.convert.training_free import TrainingFree
+from spikemorph.passes.levels import Percentile
 
 
 @final
@@ -77,7 +78,8 @@ class Rates:
     @property
     def _thresholds(self) -> str:
         if isinstance(self.method, Rate):
-            return str(self.method.threshold)
+            threshold = self.method.threshold
+            return f"percentile {threshold.percent:g}" if isinstance(threshold, Percentile) else "largest"
         balancing = self.method.balancing
         if isinstance(balancing, LeastSquaresIn):
             return f"least squares in {balancing.steps}"
