@@ -60,7 +60,7 @@ def test_poor_samples_are_reported_with_what_they_do(
     assert f"known: {what} fit what is seen" in text
     assert "do:    pass a few hundred different samples" in text
     if "contrast" in said and way == "quantised":
-        silent = int(text.split("samples; ")[1].split(" of ")[0])
+        silent = int(text.split("samples; ")[1].split(" of ", maxsplit=1)[0])
         assert silent >= 3
 
 

@@ -44,7 +44,9 @@ def case() -> tuple[Graph, Tensor, Tensor]:
     return sm.capture(net, x[:2]), x, net(x).argmax(1)
 
 
-SMALL = Search(max_loss=20.0, levels=(15, 7, 3, 1), spikes=(Ternary(),), rates=(), rounding=Nearest(), costed=4)
+SMALL = Search(
+    max_loss=20.0, levels=(15, 7, 3, 1), spikes=(Ternary(),), rates=(), rounding=Nearest(), costed=4
+)
 RATES = replace(SMALL, max_steps=8, rates=(TrainingFree(spike=Binary()),), levels=(15, 3))
 
 
@@ -440,9 +442,7 @@ def test_reconstruction_makes_another_network(command: Command, tmp_path: Path) 
     assert command("convert", NET, *FEW, "--out", plain, "--levels", 3, "--json")[0] == 0
     assert command("convert", NET, *FEW, "--out", moved, "--levels", 3, "--reconstruct", "--json")[0] == 0
     assert graph_hash(load_network(plain).graph) != graph_hash(load_network(moved).graph)
-    code, _, err = command(
-        "convert", NET, *FEW, "--out", tmp_path / "x", "--method", "rate", "--reconstruct"
-    )
+    code, _, err = command("convert", NET, *FEW, "--out", tmp_path / "x", "--method", "rate", "--reconstruct")
     assert code == 2
     assert "--reconstruct: given together" in err
 

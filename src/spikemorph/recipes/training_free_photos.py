@@ -160,7 +160,11 @@ def _setting(name: str) -> Setting:
 @final
 @dataclass(frozen=True)
 class Photos:
-    """A pretrained network, how it wants its pixels, and on how many photos it runs over steps without --full."""
+    """A pretrained network and how it wants its pixels.
+
+    Args:
+        tested: photos on which it runs over steps without --full.
+    """
 
     build: Callable[[], nn.Module]
     normal: Normal
