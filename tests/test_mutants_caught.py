@@ -16,7 +16,16 @@ from graphs import Builder, network, pooled, product, two_layers
 from spikemorph.convert.files import load, save
 from spikemorph.convert.lossless import Lossless
 from spikemorph.convert.methods import convert
-from spikemorph.convert.network import Analog, Encoding, Graded, Spike, Spikes, SpikingNetwork, Ternary
+from spikemorph.convert.network import (
+    Analog,
+    Encoding,
+    Graded,
+    Spike,
+    Spikes,
+    SpikingNetwork,
+    Ternary,
+    Window,
+)
 from spikemorph.errors import LevelsError
 from spikemorph.evaluate import intervals
 from spikemorph.evaluate.encode import input_counts, saturated
@@ -417,6 +426,9 @@ def test_the_networks_hash_sees_all_that_decides_a_run() -> None:
         *(replace(made, spike=Graded(largest)) for largest in (1, 2)),
         replace(made, encoding=Spikes()),
         replace(made, source="another"),
+        replace(made, ramp=2),
+        replace(made, ramp=3),
         convert(product()),
+        *(replace(made, window=Window(start)) for start in (0, 1)),
     ]
-    assert len({network_hash(each) for each in (made, *others)}) == 6
+    assert len({network_hash(each) for each in (made, *others)}) == 10

@@ -429,6 +429,13 @@ def test_rate_networks_are_converted_and_run_for_so_many_steps(command: Command,
     code, said, _ = command("run", out, *FEW, "--steps", 4, "--json")
     assert code == 0
     assert json.loads(said)["samples"] == 40
+    assert command("energy", out, *FEW)[0] == 2
+    counted = [
+        json.loads(command("energy", out, *FEW, "--steps", steps, "--json")[1])["operations"]
+        for steps in (4, 8)
+    ]
+    assert counted[0]["snn"] != counted[1]["snn"]
+    assert counted[0]["qnn"] == counted[1]["qnn"]
 
 
 def test_a_ramp_is_kept_in_the_file(command: Command, tmp_path: Path) -> None:

@@ -239,12 +239,15 @@ def energy(
     model: Annotated[
         Path | None, typer.Option(help="A cost model of your own, .json or .toml, besides the named ones.")
     ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Of a run; default: until quiescent. Rate networks need it.")
+    ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Operations of every layer.")] = False,
     json: Json = False,
 ) -> None:
     """Operations, memory traffic and energy beside the float network and the QNN, with a verdict."""
     passed_on = work.Chosen(Path(network), data or "", split, samples, "event", handover).passed_on()
-    asked = energy_command.Asked(network, data, split, samples, passed_on, model)
+    asked = energy_command.Asked(network, data, split, samples, passed_on, model, steps)
     raise typer.Exit(energy_command.energy(asked, layers=layers, as_json=json))
 
 

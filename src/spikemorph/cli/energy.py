@@ -36,6 +36,7 @@ NOTES = (
     "SNN updates: neurons x steps until rest, as a clocked machine does them; on events there are fewer.",
     "Products are priced as 8 bit whatever their bits. Taps in padding are counted nowhere.",
 )
+RATES = "A rate network has no QNN of its own: in its place, its integers evaluated once, with room for all steps."
 ANALOG = (
     "The analog input of the SNN is counted as multiply-accumulates: every non-zero number times its fan-out."
 )
@@ -52,6 +53,7 @@ class Asked:
     samples: int | None
     handover: Handover
     model: Path | None
+    steps: int | None = None
 
     def load(self) -> tuple[SpikingNetwork, Graph | None, Tensor]:
         """The spiking network, its float network where it is known, and samples.
@@ -90,7 +92,8 @@ def energy(asked: Asked, *, layers: bool, as_json: bool) -> int:
         bar = bars.bar("samples")
         size = network.graph.samples_at_once(CHUNK)
         for start in range(0, len(x), size):
-            books.add(simulate(network, x[start : start + size], handover=asked.handover))
+            part = x[start : start + size]
+            books.add(simulate(network, part, steps=asked.steps, handover=asked.handover))
             bar(books.samples, len(x))
     compared = books.compare(dense)
     notes = _notes(network, dense)
@@ -104,7 +107,8 @@ def energy(asked: Asked, *, layers: bool, as_json: bool) -> int:
 def _notes(network: SpikingNetwork, dense: Graph | None) -> tuple[str, ...]:
     analog = () if isinstance(network.encoding, Spikes) else (ANALOG,)
     same = () if dense is not None else ("float32: the layers of the QNN in float32.",)
-    return (*NOTES, *analog, *same)
+    rates = () if network.window is None else (RATES,)
+    return (*NOTES, *analog, *same, *rates)
 
 
 def _summary(

@@ -43,7 +43,7 @@ def float_operations(graph: Graph) -> Ledger:
 
 
 def qnn_operations(graph: Graph) -> Ledger:
-    """Of the integer graph evaluated once, at rest, one sample.
+    """Of the integer graph evaluated once, at rest, one sample; of a rate graph with counts of all its steps.
 
     Counted: every map at which a spiking run is counted, with all its taps and every number non-zero. Maps of
     ones add, others multiply. Weights, counts and accumulators have as many bits as their integers need.
@@ -51,7 +51,7 @@ def qnn_operations(graph: Graph) -> Ledger:
     Raises:
         GraphError: not an integer graph.
     """
-    assert graph.dialect is Dialect.INTEGER
+    assert graph.dialect in {Dialect.INTEGER, Dialect.RATE}
     known = spans(graph)
     found = Ledger({})
     for node in graph.body:

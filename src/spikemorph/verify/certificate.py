@@ -319,6 +319,8 @@ def analog_inputs(network: SpikingNetwork) -> str:
 def network_hash(network: SpikingNetwork) -> str:
     """Hash of all that decides what a spiking network does."""
     text = f"{graph_hash(network.graph)}|{network.spike!r}|{network.encoding!r}|{network.source}"
+    if network.ramp != 1 or network.window is not None:  # without, as in certificates older than both
+        text += f"|{network.ramp}|{network.window!r}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
