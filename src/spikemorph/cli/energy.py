@@ -36,7 +36,7 @@ NOTES = (
     "SNN updates: neurons x steps until rest, as a clocked machine does them; on events there are fewer.",
     "Products are priced as 8 bit whatever their bits. Taps in padding are counted nowhere.",
 )
-RATES = "A rate network has no QNN of its own: in its place, its integers evaluated once, with room for all steps."
+RATES = "A rate network has no QNN: in its place its integers, evaluated once, with room for all steps."
 ANALOG = (
     "The analog input of the SNN is counted as multiply-accumulates: every non-zero number times its fan-out."
 )
