@@ -19,7 +19,7 @@ from spikemorph.errors import MissingData
 from spikemorph.ir.store import graph_hash
 from spikemorph.recipes import bccd, bccd_picture
 from spikemorph.recipes.bccd_training import detection_loss, pretrained, turned
-from spikemorph.recipes.contest import Choice, Source
+from spikemorph.recipes.contest import Source
 from spikemorph.recipes.over_steps import FULL
 
 pytest.importorskip("torchvision")
@@ -151,14 +151,6 @@ def test_what_the_float_network_finds_is_right(monkeypatch: pytest.MonkeyPatch) 
     moved = [{**outputs, "bbox_regression": outputs["bbox_regression"] + shift} for shift in (0.05, 0.3)]
     same, near, far = (bccd.missed(each, outputs) for each in (outputs, *moved))
     assert same < 5 < near < far <= 100
-
-
-def test_choices_come_back_from_their_notes() -> None:
-    won = {"8": ["5 levels", 0, 3.5], "256": ["63 levels", 0, 1.0], "quiescent": ["63 levels", 0, 1.0]}
-    assert bccd.choices(won, (8,)) == {
-        "8": Choice("5 levels", 0, 3.5),
-        "quiescent": Choice("63 levels", 0, 1.0),
-    }
 
 
 def test_a_judge_keeps_the_means_over_overlaps() -> None:

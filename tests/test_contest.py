@@ -21,6 +21,7 @@ from spikemorph.recipes.contest import (
     choose,
     closest,
     readouts,
+    recorded,
     relative_error,
     ways,
 )
@@ -163,3 +164,11 @@ def test_where_spikingjelly_refuses_a_network_the_reason_is_kept(source: Source)
     rows, facts = theirs.measured(data, {}, lambda done, total: None)
     assert rows == {}
     assert facts.keys() == {"absent"}
+
+
+def test_choices_come_back_from_their_notes() -> None:
+    won = {"8": ["5 levels", 0, 3.5], "256": ["63 levels", 0, 1.0], "quiescent": ["63 levels", 0, 1.0]}
+    assert recorded({"chosen": {"a": won}}, (8,))["a"] == {
+        "8": Choice("5 levels", 0, 3.5),
+        "quiescent": Choice("63 levels", 0, 1.0),
+    }

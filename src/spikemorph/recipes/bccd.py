@@ -22,7 +22,6 @@ from spikemorph.convert.lossless import Lossless
 from spikemorph.convert.methods import convert
 from spikemorph.convert.network import Binary, Graded, Spike, Ternary
 from spikemorph.convert.rate import Rate
-from spikemorph.convert.training_free import Delayed, TrainingFree
 from spikemorph.data import Split
 from spikemorph.data.bccd import HEIGHT, WIDTH, Boxed, load_bccd
 from spikemorph.evaluate.integers import evaluate
@@ -34,7 +33,17 @@ from spikemorph.quantise import quantise
 from spikemorph.quantise.methods import Reconstruction
 from spikemorph.recipes.bccd_network import SHRINK, detector
 from spikemorph.recipes.bccd_training import SCHEDULE, train_float
-from spikemorph.recipes.contest import Candidate, Choice, Choices, Family, Source, choose, closest, ways
+from spikemorph.recipes.contest import (
+    Candidate,
+    Choices,
+    Family,
+    Source,
+    choose,
+    closest,
+    free,
+    recorded,
+    ways,
+)
 from spikemorph.recipes.over_steps import FULL, QUIESCENT, STEPS, Way, losses, measured
 from spikemorph.recipes.packed import Half, halved, rounded
 from spikemorph.recipes.recipe import Recipe, Trained
@@ -81,21 +90,14 @@ def families(made: Quantised) -> Mapping[str, Family]:
         TERNARY: {f"{p} levels": lossless(p, Ternary()) for p in (5, 7, 11, 15, 31, 63)},
         GRADED: {f"{p} levels": lossless(p, Graded(4)) for p in (7, 15, 31, 63)},
         "local threshold balancing, binary": {
-            f"{n} iterations": _free(LocalThresholdBalancing(n, batch=8), Binary(), steps)
+            f"{n} iterations": free(LocalThresholdBalancing(n, batch=8), Binary(), steps)
             for n, steps in ((20, STEPS), (100, FULL))
         },
-        "least squares, ternary": {f"in {n}": _free(LeastSquaresIn(n), Ternary(), (n,)) for n in FULL},
+        "least squares, ternary": {f"in {n}": free(LeastSquaresIn(n), Ternary(), (n,)) for n in FULL},
         "rate, binary": {
             "percentile 99.9": Candidate(lambda source: convert(source.graph, Rate(), source.calibration))
         },
     }
-
-
-def _free(
-    balancing: LocalThresholdBalancing | LeastSquaresIn, spike: Spike, steps: tuple[int, ...]
-) -> Candidate:
-    method = TrainingFree(balancing, Delayed(0), spike)
-    return Candidate(lambda source: convert(source.graph, method, source.calibration), steps)
 
 
 # ---------------------------------------------------------------- data
@@ -232,7 +234,7 @@ def measure(case: Case, progress: Progress, full: bool) -> Result:
     data = data if full else data.some(torch.arange(0, len(data.x), 2))
     source = Source(case.float_graph, apart(load_bccd(Split.TRAIN, shrink=SHRINK))[0])
     rows = families(Quantised(source))
-    chosen = {name: choices(won, steps) for name, won in case.notes["chosen"].items()}
+    chosen = recorded(case.notes, steps)
     found = [way for name, won in chosen.items() for way in ways(source, name, rows[name], won)]
     total = (1 + len(found)) * len(data.x)
     result = assess(case, data, lambda done, _: progress(done, total), metric=MAP, batch=1)
@@ -277,12 +279,6 @@ class Judge:
         for (method, key), value in zip(keys, self.seen, strict=True):
             made[method][key] = value
         return made
-
-
-def choices(won: Mapping[str, Any], steps: tuple[int, ...]) -> Choices:
-    """As they were written down, for these steps and at rest."""
-    kept = {*map(str, steps), QUIESCENT}
-    return {key: Choice(*each) for key, each in won.items() if key in kept}
 
 
 def module() -> nn.Module:

@@ -23,7 +23,6 @@ from spikemorph.convert.lossless import Lossless
 from spikemorph.convert.methods import convert
 from spikemorph.convert.network import Binary, Graded, Spike, Ternary
 from spikemorph.convert.rate import Rate
-from spikemorph.convert.training_free import Delayed, TrainingFree
 from spikemorph.data import Split
 from spikemorph.data.camvid import CLASSES, Scenes, load_camvid
 from spikemorph.evaluate.integers import evaluate
@@ -36,7 +35,17 @@ from spikemorph.quantise.methods import Reconstruction
 from spikemorph.recipes.camvid_network import Scores
 from spikemorph.recipes.camvid_picture import columns, draw
 from spikemorph.recipes.camvid_training import SCHEDULE, train_float
-from spikemorph.recipes.contest import Candidate, Choice, Choices, Family, Source, choose, closest, ways
+from spikemorph.recipes.contest import (
+    Candidate,
+    Choices,
+    Family,
+    Source,
+    choose,
+    closest,
+    free,
+    recorded,
+    ways,
+)
 from spikemorph.recipes.over_steps import FULL, QUIESCENT, STEPS, losses, measured
 from spikemorph.recipes.packed import Half, halved, rounded
 from spikemorph.recipes.recipe import Recipe, Trained
@@ -100,21 +109,14 @@ def families(made: Quantised) -> Mapping[str, Family]:
         TERNARY: {str(each): lossless(each, Ternary()) for each in UNITS},
         GRADED: {str(each): lossless(each, Graded(4)) for each in SIZED},
         "local threshold balancing, binary": {
-            f"{n} iterations": _free(LocalThresholdBalancing(n, batch=8), Binary(), steps)
+            f"{n} iterations": free(LocalThresholdBalancing(n, batch=8), Binary(), steps)
             for n, steps in ((20, STEPS), (100, FULL))
         },
-        "least squares, ternary": {f"in {n}": _free(LeastSquaresIn(n), Ternary(), (n,)) for n in FULL},
+        "least squares, ternary": {f"in {n}": free(LeastSquaresIn(n), Ternary(), (n,)) for n in FULL},
         "rate, binary": {
             "percentile 99.9": Candidate(lambda source: convert(source.graph, Rate(), source.calibration))
         },
     }
-
-
-def _free(
-    balancing: LocalThresholdBalancing | LeastSquaresIn, spike: Spike, steps: tuple[int, ...]
-) -> Candidate:
-    method = TrainingFree(balancing, Delayed(0), spike)
-    return Candidate(lambda source: convert(source.graph, method, source.calibration), steps)
 
 
 # ---------------------------------------------------------------- training
@@ -170,7 +172,7 @@ def measure(case: Case, progress: Progress, full: bool) -> Result:
     some = _part(test, len(test) if full else TESTED)
     source = Source(case.float_graph, photos()[0])
     rows = families(Quantised(source))
-    chosen = {name: choices(won, steps) for name, won in case.notes["chosen"].items()}
+    chosen = recorded(case.notes, steps)
     found = [way for name, won in chosen.items() for way in ways(source, name, rows[name], won)]
     total = VERIFIED + len(found) * len(some)
     result = assess(case, _part(test, VERIFIED), lambda done, _: progress(done, total), metric=MIOU)
@@ -219,12 +221,6 @@ def _rest(graph: Graph, data: Scenes) -> float:
     return mean_iou(torch.stack([confusion(evaluate(graph, data.x[p]), data.y[p]) for p in parts]).sum(0))
 
 
-def choices(won: Mapping[str, Any], steps: tuple[int, ...]) -> Choices:
-    """As they were written down, for these steps and at rest."""
-    kept = {*map(str, steps), QUIESCENT}
-    return {key: Choice(*each) for key, each in won.items() if key in kept}
-
-
 def draw_scenes(path: Path) -> None:
     """A picture of three test photos: labels, the float network, the lossless one after 16, 32, 64 steps.
 
@@ -232,13 +228,13 @@ def draw_scenes(path: Path) -> None:
         MissingData: CamVid is not here, or Pillow is not installed.
         FileError: the picture cannot be written.
     """
-    test, chosen = load_camvid(Split.TEST), RECIPE.notes(None)["chosen"]
+    test, chosen = load_camvid(Split.TEST), recorded(RECIPE.notes(None), STEPS[1:])
     some = test.at(torch.tensor(DRAWN))
     graph = RECIPE.graph(None, "float")
     source = Source(graph, photos()[0])
     made = families(Quantised(source))[TERNARY]
     seen = {"float": evaluate(graph, some.x)}
-    for way in ways(source, TERNARY, made, choices(chosen[TERNARY], STEPS[1:])):
+    for way in ways(source, TERNARY, made, chosen[TERNARY]):
         for reached in over_steps(way.network, some.x, way.steps, quiescent=False):
             seen |= {f"spiking, {steps} steps": reached.outputs[steps] for steps in way.steps}
     draw(columns(some.x, some.y, seen), path)

@@ -15,7 +15,10 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 
-from spikemorph.convert.network import SpikingNetwork, Window
+from spikemorph.convert.balance import LeastSquaresIn, LocalThresholdBalancing
+from spikemorph.convert.methods import convert
+from spikemorph.convert.network import Spike, SpikingNetwork, Window
+from spikemorph.convert.training_free import Delayed, TrainingFree
 from spikemorph.evaluate.integers import evaluate
 from spikemorph.ir.graph import Graph
 from spikemorph.measure.over_steps import over_steps
@@ -82,6 +85,23 @@ class Choice:
 
 Choices = Mapping[str, Choice]
 """By "8", "16", ... steps or "quiescent"."""
+
+
+def free(
+    balancing: LocalThresholdBalancing | LeastSquaresIn, spike: Spike, steps: tuple[int, ...] | None = None
+) -> Candidate:
+    """Integrate-and-fire neurons with thresholds found on the calibration samples."""
+    method = TrainingFree(balancing, Delayed(0), spike)
+    return Candidate(lambda source: convert(source.graph, method, source.calibration), steps)
+
+
+def recorded(notes: Mapping[str, Any], steps: tuple[int, ...]) -> dict[str, Choices]:
+    """The choices in a recipe's notes, by family, for these steps and at rest."""
+    kept = {*map(str, steps), QUIESCENT}
+    return {
+        name: {key: Choice(*each) for key, each in won.items() if key in kept}
+        for name, won in notes["chosen"].items()
+    }
 
 
 def choose(

@@ -35,7 +35,7 @@ from spikemorph.passes.levels import Levels, Max, Percentile, PerChannel
 from spikemorph.quantise import quantise
 from spikemorph.quantise.methods import Reconstruction
 from spikemorph.recipes import cifar10_resnet18, cifar10_vgg
-from spikemorph.recipes.contest import Candidate, Choice, Choices, Family, Source, choose, closest, ways
+from spikemorph.recipes.contest import Candidate, Family, Source, choose, closest, recorded, ways
 from spikemorph.recipes.jelly import Theirs
 from spikemorph.recipes.over_steps import FULL, QUIESCENT, STEPS, hits, losses, measured
 from spikemorph.recipes.packed import halved
@@ -226,15 +226,6 @@ def compare(module: nn.Module, case: Case, progress: Progress, full: bool) -> Re
         loss_graded=losses(ours, result.float, closest({GRADED: chosen[GRADED]})),
         seconds=time.perf_counter() - start,
     )
-
-
-def recorded(notes: Mapping[str, Any], steps: tuple[int, ...]) -> dict[str, Choices]:
-    """The choices in a recipe's notes, for these steps and at rest."""
-    kept = {*map(str, steps), QUIESCENT}
-    return {
-        name: {key: Choice(*each) for key, each in won.items() if key in kept}
-        for name, won in notes["chosen"].items()
-    }
 
 
 def _tested() -> Dataset:

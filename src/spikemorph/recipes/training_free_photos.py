@@ -23,7 +23,6 @@ from spikemorph.convert.lossless import Lossless
 from spikemorph.convert.methods import convert
 from spikemorph.convert.network import Binary, Graded, Spike, Ternary
 from spikemorph.convert.rate import Rate
-from spikemorph.convert.training_free import Delayed, TrainingFree
 from spikemorph.data import Dataset, Split
 from spikemorph.data.photos import EFFICIENTNET_LITE, TORCHVISION, Normal, load_photos
 from spikemorph.data.pretrained import MOBILENET_V2
@@ -32,7 +31,17 @@ from spikemorph.ir.graph import Graph
 from spikemorph.passes.levels import Levels, Percentile, PerChannel
 from spikemorph.quantise import quantise
 from spikemorph.quantise.methods import Reconstruction
-from spikemorph.recipes.contest import Candidate, Choice, Choices, Family, Source, choose, closest, ways
+from spikemorph.recipes.contest import (
+    Candidate,
+    Choices,
+    Family,
+    Source,
+    choose,
+    closest,
+    free,
+    recorded,
+    ways,
+)
 from spikemorph.recipes.over_steps import FULL, QUIESCENT, STEPS, add_rest, hits, losses, measured
 from spikemorph.recipes.recipe import Recipe, Trained
 from spikemorph.recipes.result import Case, Progress, Result, assess
@@ -118,16 +127,10 @@ def _lossless(settings: tuple[Setting, ...], spike: Spike, made: Quantised) -> F
     return {str(setting): candidate(setting) for setting in settings}
 
 
-def _free(balancing: LocalThresholdBalancing | LeastSquaresIn, spike: Spike) -> Candidate:
-    method = TrainingFree(balancing, Delayed(0), spike)
-    steps = (balancing.steps,) if isinstance(balancing, LeastSquaresIn) else None
-    return Candidate(lambda source: convert(source.graph, method, source.calibration), steps)
-
-
 def families(made: Quantised) -> Mapping[str, Family]:
     """All candidates, by method."""
-    balanced = {f"{n} iterations": _free(LocalThresholdBalancing(n), Binary()) for n in (20, 100)}
-    fitted = {f"in {n}": _free(LeastSquaresIn(n), Ternary()) for n in FULL}
+    balanced = {f"{n} iterations": free(LocalThresholdBalancing(n), Binary()) for n in (20, 100)}
+    fitted = {f"in {n}": free(LeastSquaresIn(n), Ternary()) for n in FULL}
     percentile = Candidate(lambda source: convert(source.graph, Rate(Percentile(99.9)), source.calibration))
     return {
         "lossless, ternary": _lossless(UNITS, Ternary(), made),
@@ -197,7 +200,7 @@ def compare(photos: Photos, case: Case, progress: Progress, full: bool) -> Resul
     data = load_photos(Split.TEST, samples=None if full else photos.tested, normal=photos.normal)
     source, _ = photos.source()
     rows = families(Quantised())
-    chosen = {name: _choices(won, steps) for name, won in case.notes["chosen"].items()}
+    chosen = recorded(case.notes, steps)
     found = [way for name, won in chosen.items() for way in ways(source, name, rows[name], won)]
     verified = data.first(VERIFIED)
     result = assess(case, verified, lambda done, total: progress(done, total + len(found) * len(data.x)))
@@ -245,11 +248,6 @@ def at_rest(photos: Photos, case: Case) -> dict[str, float]:
         for name, graph in (("float", case.float_graph), ("qnn", case.integer_graph))
     }
     return {"samples": len(data.x), **right}
-
-
-def _choices(won: Mapping[str, Any], steps: tuple[int, ...]) -> Choices:
-    kept = {*map(str, steps), QUIESCENT}
-    return {key: Choice(*each) for key, each in won.items() if key in kept}
 
 
 def _recipe(name: str, photos: Photos) -> Recipe:
