@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from spikemorph.convert.lossless import Lossless, lossless
 from spikemorph.convert.network import SpikingNetwork
 from spikemorph.convert.rate import Rate, rate
@@ -50,8 +52,8 @@ def convert(
         return lossless(graph, method)
     if calibration is None:
         raise _calibration("none", f"convert(graph, {type(method).__name__}(), calibration)")
-    own = {"per_channel": method.per_channel, "weight_bits": method.weight_bits}
-    remark(graph, calibration, lambda: planned(graph, **own).graph, "thresholds")
+    plan = partial(planned, graph, per_channel=method.per_channel, weight_bits=method.weight_bits)
+    remark(graph, calibration, lambda: plan().graph, "thresholds")
     if isinstance(method, TrainingFree):
         return training_free(graph, method, calibration, progress)
     return rate(graph, method, calibration)
