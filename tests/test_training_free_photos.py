@@ -40,11 +40,15 @@ def noise(monkeypatch: pytest.MonkeyPatch) -> photos.Photos:
     monkeypatch.setattr(photos, "load_photos", load)
     for name, value in (("CALIBRATION", 24), ("SHOWN", 8), ("VERIFIED", 3)):
         monkeypatch.setattr(photos, name, value)
-    monkeypatch.setattr(photos, "UNITS", (photos.Setting(3, 7, 4, (4, 8)), photos.Setting(15, 31, 1)))
-    monkeypatch.setattr(photos, "SIZED", (photos.Setting(7, 15, 2, (4, 8)),))
     monkeypatch.setattr(photos, "FULL", STEPS)
     monkeypatch.setattr(photos, "STEPS", STEPS)
-    return photos.Photos(small, photos.TORCHVISION, tested=6)
+    tried = photos.Tried(
+        (photos.Setting(3, 7, 4, STEPS), photos.Setting(15, 31, 1)),
+        (photos.Setting(7, 15, 2, STEPS),),
+        (10, 40),
+        STEPS,
+    )
+    return photos.Photos(small, photos.TORCHVISION, tried, tested=6)
 
 
 def test_choices_are_made_kept_and_used(noise: photos.Photos) -> None:
@@ -64,7 +68,7 @@ def test_choices_are_made_kept_and_used(noise: photos.Photos) -> None:
     rest = result.notes["all_test_photos"]
     assert (rest["samples"], rest["float"] <= 100, rest["qnn"] <= 100) == (40, True, True)
     assert result.qnn == result.snn == result.by_method["lossless, ternary"]["quiescent"]
-    assert set(result.by_method) == set(photos.families(photos.Quantised()))
+    assert set(result.by_method) == set(photos.families(photos.Quantised(), noise.tried))
     for row in result.by_method.values():
         assert {"4", "8"} <= set(row)
     assert set(result.loss) == {"4", "8", "quiescent"} == set(result.loss_graded)

@@ -88,6 +88,30 @@ SIZED = (
 )
 
 
+FEWER = (
+    Setting(15, 31, 20, (8, 16, 32)),
+    Setting(31, 63, 44, (64, 128, 256)),
+    Setting(127, 255, 192),
+    Setting(255, 255, 192),
+)
+FEWER_SIZED = (Setting(31, 63, 10, (8, 16)), Setting(63, 127, 20, (32, 64, 128, 256)))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What competes: lossless settings of ternary and of graded spikes, iterations, steps of least squares."""
+
+    units: tuple[Setting, ...] = UNITS
+    sized: tuple[Setting, ...] = SIZED
+    iterations: tuple[int, ...] = (20, 100)
+    fitted: tuple[int, ...] = FULL
+
+    def named(self, words: str) -> Setting:
+        """The lossless setting with these words."""
+        return next(each for each in (*self.units, *self.sized) if str(each) == words)
+
+
 def mobilenet_v2() -> nn.Module:
     """torchvision's MobileNetV2 at rest."""
     from torchvision.models import mobilenet_v2 as build
@@ -127,18 +151,19 @@ def _lossless(settings: tuple[Setting, ...], spike: Spike, made: Quantised) -> F
     return {str(setting): candidate(setting) for setting in settings}
 
 
-def families(made: Quantised) -> Mapping[str, Family]:
+def families(made: Quantised, tried: Tried) -> Mapping[str, Family]:
     """All candidates, by method."""
-    balanced = {f"{n} iterations": free(LocalThresholdBalancing(n), Binary()) for n in (20, 100)}
-    fitted = {f"in {n}": free(LeastSquaresIn(n), Ternary()) for n in FULL}
+    balanced = {f"{n} iterations": free(LocalThresholdBalancing(n), Binary()) for n in tried.iterations}
+    fitted = {f"in {n}": free(LeastSquaresIn(n), Ternary(), (n,)) for n in tried.fitted}
     percentile = Candidate(lambda source: convert(source.graph, Rate(Percentile(99.9)), source.calibration))
-    return {
-        "lossless, ternary": _lossless(UNITS, Ternary(), made),
-        GRADED: _lossless(SIZED, Graded(4), made),
+    found = {
+        "lossless, ternary": _lossless(tried.units, Ternary(), made),
+        GRADED: _lossless(tried.sized, Graded(4), made),
         "local threshold balancing, binary": balanced,
         "least squares, ternary": fitted,
         "rate, binary": {"percentile 99.9": percentile},
     }
+    return {name: family for name, family in found.items() if family}
 
 
 # ---------------------------------------------------------------- choosing
@@ -146,18 +171,14 @@ def settle(photos: Photos, folder: Path, report: Report) -> Trained:
     """Every choice that calibration photos make."""
     source, shown = photos.source()
     made, found = Quantised(), dict[str, Choices]()
-    for name, family in families(made).items():
+    for name, family in families(made, photos.tried).items():
         found[name] = choose(source, family, shown, FULL)
         report(name)
         for key, each in found[name].items():
             report(f"  {key}: {each.candidate} from {each.start}, error {each.error:.4f}")
     chosen = {name: {key: each.to_json() for key, each in won.items()} for name, won in found.items()}
-    best = _setting(found["lossless, ternary"][QUIESCENT].candidate)
+    best = photos.tried.named(found["lossless, ternary"][QUIESCENT].candidate)
     return Trained(source.graph, made(source, best), {"chosen": chosen})
-
-
-def _setting(name: str) -> Setting:
-    return next(each for each in (*UNITS, *SIZED) if str(each) == name)
 
 
 @final
@@ -166,11 +187,13 @@ class Photos:
     """A pretrained network and how it wants its pixels.
 
     Args:
+        tried: what competes.
         tested: photos on which it runs over steps without --full.
     """
 
     build: Callable[[], nn.Module]
     normal: Normal
+    tried: Tried = Tried()
     tested: int = TESTED
 
     def source(self) -> tuple[Source, Tensor]:
@@ -189,7 +212,7 @@ class Photos:
 def rebuild(photos: Photos, notes: Mapping[str, Any]) -> Trained:
     """The float network, and the quantised one that was closest at rest."""
     source, _ = photos.source()
-    best = _setting(notes["chosen"]["lossless, ternary"][QUIESCENT][0])
+    best = photos.tried.named(notes["chosen"]["lossless, ternary"][QUIESCENT][0])
     return Trained(source.graph, integer(source, best), dict(notes))
 
 
@@ -199,7 +222,7 @@ def compare(photos: Photos, case: Case, progress: Progress, full: bool) -> Resul
     start, steps = time.perf_counter(), FULL if full else STEPS
     data = load_photos(Split.TEST, samples=None if full else photos.tested, normal=photos.normal)
     source, _ = photos.source()
-    rows = families(Quantised())
+    rows = families(Quantised(), photos.tried)
     chosen = recorded(case.notes, steps)
     found = [way for name, won in chosen.items() for way in ways(source, name, rows[name], won)]
     verified = data.first(VERIFIED)
@@ -216,7 +239,7 @@ def compare(photos: Photos, case: Case, progress: Progress, full: bool) -> Resul
         for graph in (case.float_graph, case.integer_graph)
     )
     plain = closest({name: won for name, won in chosen.items() if name != GRADED})
-    best = _setting(case.notes["chosen"]["lossless, ternary"][QUIESCENT][0])
+    best = photos.tried.named(case.notes["chosen"]["lossless, ternary"][QUIESCENT][0])
     return replace(
         result,
         samples=len(data.x),
@@ -253,7 +276,7 @@ def at_rest(photos: Photos, case: Case) -> dict[str, float]:
 def _recipe(name: str, photos: Photos) -> Recipe:
     return Recipe(
         name=f"training-free-{name}",
-        levels=UNITS[-1].levels,
+        levels=max(each.levels for each in photos.tried.units),
         weight_bits=8,
         fit=partial(settle, photos),
         measure=partial(compare, photos),
@@ -263,4 +286,7 @@ def _recipe(name: str, photos: Photos) -> Recipe:
 
 
 MOBILENET = _recipe("mobilenet-v2", Photos(mobilenet_v2, TORCHVISION))
-EFFICIENTNET = _recipe("efficientnet-lite0", Photos(efficientnet_lite0, EFFICIENTNET_LITE, tested=100))
+EFFICIENTNET = _recipe(
+    "efficientnet-lite0",
+    Photos(efficientnet_lite0, EFFICIENTNET_LITE, Tried(FEWER, FEWER_SIZED, (100,), ()), tested=100),
+)
