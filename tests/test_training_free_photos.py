@@ -38,7 +38,7 @@ def noise(monkeypatch: pytest.MonkeyPatch) -> photos.Photos:
         return Dataset(x, torch.arange(n) % 5, "noise", split, tuple("abcde"))
 
     monkeypatch.setattr(photos, "load_photos", load)
-    for name, value in (("CALIBRATION", 24), ("SHOWN", 8), ("VERIFIED", 3)):
+    for name, value in (("CALIBRATION", 24), ("VERIFIED", 3)):
         monkeypatch.setattr(photos, name, value)
     monkeypatch.setattr(photos, "FULL", STEPS)
     monkeypatch.setattr(photos, "STEPS", STEPS)
@@ -48,7 +48,7 @@ def noise(monkeypatch: pytest.MonkeyPatch) -> photos.Photos:
         (10, 40),
         STEPS,
     )
-    return photos.Photos(small, photos.TORCHVISION, tried, tested=6)
+    return photos.Photos(small, photos.TORCHVISION, tried, shown=8, tested=6)
 
 
 def test_choices_are_made_kept_and_used(noise: photos.Photos) -> None:

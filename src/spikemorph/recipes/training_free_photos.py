@@ -100,7 +100,7 @@ FEWER_SIZED = (Setting(31, 63, 10, (8, 16)), Setting(63, 127, 20, (32, 64, 128, 
 @final
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What competes: lossless settings of ternary and of graded spikes, iterations, steps of least squares."""
+    """What competes: lossless settings, ternary and graded; iterations; steps of least squares."""
 
     units: tuple[Setting, ...] = UNITS
     sized: tuple[Setting, ...] = SIZED
@@ -188,21 +188,23 @@ class Photos:
 
     Args:
         tried: what competes.
+        shown: photos to choose on.
         tested: photos on which it runs over steps without --full.
     """
 
     build: Callable[[], nn.Module]
     normal: Normal
     tried: Tried = Tried()
+    shown: int = SHOWN
     tested: int = TESTED
 
     def source(self) -> tuple[Source, Tensor]:
         """The captured network with photos to calibrate with; and others to choose on, without labels."""
-        x = load_photos(Split.VALIDATION, samples=CALIBRATION + SHOWN, normal=self.normal).x
+        x = load_photos(Split.VALIDATION, samples=CALIBRATION + self.shown, normal=self.normal).x
         places = torch.arange(len(x))
-        apart = places % (len(x) // SHOWN) == 0
+        apart = places % (len(x) // self.shown) == 0
         graph = capture(self.build(), x[:2])
-        return Source(graph, x[~apart]), x[apart][:SHOWN]
+        return Source(graph, x[~apart]), x[apart][: self.shown]
 
     def data(self, split: Split) -> Dataset:
         """Photos of a split."""
@@ -288,5 +290,7 @@ def _recipe(name: str, photos: Photos) -> Recipe:
 MOBILENET = _recipe("mobilenet-v2", Photos(mobilenet_v2, TORCHVISION))
 EFFICIENTNET = _recipe(
     "efficientnet-lite0",
-    Photos(efficientnet_lite0, EFFICIENTNET_LITE, Tried(FEWER, FEWER_SIZED, (100,), ()), tested=100),
+    Photos(
+        efficientnet_lite0, EFFICIENTNET_LITE, Tried(FEWER, FEWER_SIZED, (100,), ()), shown=20, tested=100
+    ),
 )
