@@ -290,7 +290,5 @@ def _recipe(name: str, photos: Photos) -> Recipe:
 MOBILENET = _recipe("mobilenet-v2", Photos(mobilenet_v2, TORCHVISION))
 EFFICIENTNET = _recipe(
     "efficientnet-lite0",
-    Photos(
-        efficientnet_lite0, EFFICIENTNET_LITE, Tried(FEWER, FEWER_SIZED, (100,), ()), shown=20, tested=100
-    ),
+    Photos(efficientnet_lite0, EFFICIENTNET_LITE, Tried(FEWER, FEWER_SIZED, (100,), ()), 20, 50),
 )
