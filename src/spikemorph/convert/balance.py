@@ -7,8 +7,9 @@ clip(z, 0, threshold) against relu(z). The gradient of one batch is -2 sum relu(
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import torch
@@ -18,6 +19,7 @@ from spikemorph.errors import LevelsError
 from spikemorph.evaluate.batching import Batches, batches
 from spikemorph.evaluate.floats import evaluate_float
 from spikemorph.ir import ops
+from spikemorph.ir.functions import Clamp
 from spikemorph.ir.graph import Graph, Node
 from spikemorph.passes.levels import LeastSquares, Max, Percentile
 from spikemorph.quantise.observe import observe, rows_of
@@ -32,13 +34,14 @@ Thresholds = Mapping[str, Tensor]
 class LocalThresholdBalancing:
     """Thresholds grow from zero by rate * 2 * mean(relu(z - threshold)) a batch, all layers in one pass.
 
-    They approach the largest value seen from below: few iterations leave them small, which is better in few
-    steps, many are better in many.
+    They grow towards the largest value seen: few iterations leave them small, which is better in few steps,
+    many are better in many. A batch whose mean is more than half its largest value carries them past it at
+    the rate of the paper, 1; at 0.5 none does.
 
     Args:
         iterations: batches at most; the calibration data is gone through again where it has fewer.
         batch: samples of a batch.
-        rate: of the growth; above 1 overshoots the largest value.
+        rate: of the growth, at most 1.
         tolerance: ends before, when no layer's thresholds grew by more than this part in an iteration.
 
     Raises:
@@ -196,6 +199,23 @@ def _seen(graph: Graph, seen: Mapping[str, Tensor], found: Thresholds) -> Balanc
     means = {name: seen[name].abs().mean(1).double() for name in found}
     inputs = {node.name: seen[node.name] for node in graph.inputs}
     return _filled(thresholds, means, 0, inputs)
+
+
+def suited(graph: Graph, found: Balanced, share: int, largest: int) -> Balanced:
+    """Thresholds for spikes of sizes 1..largest.
+
+    Args:
+        share: every threshold is divided by this: `largest`, where a threshold is all that a step can say.
+        largest: of one spike; so many thresholds reach no further than a clamp (6 of a ReLU6), or the neuron
+            would send more than its activation ever is.
+    """
+    thresholds = {}
+    for node in neurons(graph):
+        assert isinstance(node.op, ops.Quantiser)
+        ends = [link.hi for link in node.op.chain if isinstance(link, Clamp) and link.hi is not None]
+        most = min(ends, default=math.inf) / largest
+        thresholds[node.name] = (found.thresholds[node.name] / share).clamp(max=most)
+    return replace(found, thresholds=thresholds)
 
 
 def neurons(graph: Graph) -> Iterator[Node]:

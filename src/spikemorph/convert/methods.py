@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 from spikemorph.convert.lossless import Lossless, lossless
@@ -52,6 +53,8 @@ def convert(
         return lossless(graph, method)
     if calibration is None:
         raise _calibration("none", f"convert(graph, {type(method).__name__}(), calibration)")
+    if isinstance(calibration, Iterator):  # which can be read once
+        calibration = list(calibration)
     plan = partial(planned, graph, per_channel=method.per_channel, weight_bits=method.weight_bits)
     remark(graph, calibration, lambda: plan().graph, "thresholds")
     if isinstance(method, TrainingFree):

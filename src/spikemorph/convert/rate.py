@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from spikemorph.convert.balance import read_off
+from spikemorph.convert.balance import Balanced, read_off, suited
 from spikemorph.convert.network import Binary, Graded, Spike, SpikingNetwork, Ternary, Window
-from spikemorph.convert.rates import planned, spiking
+from spikemorph.convert.rates import built, planned
 from spikemorph.errors import expect
 from spikemorph.evaluate.batching import Batches
 from spikemorph.ir.graph import Graph
@@ -42,5 +42,9 @@ class Rate:
 def rate(graph: Graph, method: Rate, calibration: Batches) -> SpikingNetwork:
     """The spiking network of a float graph."""
     plan = planned(graph, per_channel=method.per_channel, weight_bits=method.weight_bits)
-    found = read_off(plan.graph, calibration, method.threshold)
-    return spiking(plan, found, method.spike, Window(0))
+    largest = method.spike.largest
+
+    def calibrate(neurons: Graph) -> Balanced:
+        return suited(neurons, read_off(neurons, calibration, method.threshold), largest, largest)
+
+    return built(plan, calibrate, method.spike, lambda neurons, found: Window(0))

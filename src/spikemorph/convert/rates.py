@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -19,6 +19,9 @@ from spikemorph.ir.store import graph_hash
 from spikemorph.passes import plan as plan_graph
 from spikemorph.passes.absorb import absorb_gains
 from spikemorph.passes.levels import Levels, PerChannel, PerTensor
+from spikemorph.passes.lower import lower_batch_norms
+from spikemorph.passes.prune import prune
+from spikemorph.passes.weigh import weigh_gains
 from spikemorph.quantise.integer import rate_graph
 from spikemorph.quantise.network import QuantisedNetwork
 
@@ -54,7 +57,8 @@ def planned(graph: Graph, *, per_channel: bool, weight_bits: int) -> Planned:
         )
     granularity = PerChannel() if per_channel else PerTensor()
     levels = Levels(activation=255, identity=255, weight_bits=weight_bits, granularity=granularity)
-    made = absorb_gains(plan_graph(graph, levels))
+    weighed = weigh_gains(absorb_gains(lower_batch_norms(prune(graph))))
+    made = _guarded_pools(absorb_gains(plan_graph(weighed, levels)))
     refused = [(node, why) for node in made.body if (why := _unfit(made, node)) is not None]
     if refused:
         raise GraphError(
@@ -77,13 +81,67 @@ def _unfit(graph: Graph, node: Node) -> str | None:
             for link in chain:
                 if not isinstance(link, Relu) and not (isinstance(link, Clamp) and link.lo == 0):
                     return f"the activation {type(link).__name__}"
-        case ops.MaxPool() | ops.AMax():
-            source = graph.by_name[node.inputs[0]]
-            while not isinstance(source.op, ops.Quantiser | ops.Input | ops.MaxPool | ops.AMax):
-                source = graph.by_name[source.inputs[0]]
-            if isinstance(source.op, ops.Input):
-                return "a max-pool right behind the input"
     return None
+
+
+def _guarded_pools(graph: Graph) -> Graph:
+    """An identity neuron in front of every maximum of something that sends no spikes: it follows counts."""
+    pools = [node for node in graph.body if isinstance(node.op, ops.MaxPool | ops.AMax)]
+    emitting = ops.Quantiser | ops.MaxPool | ops.AMax
+    bare = {node.inputs[0] for node in pools if not isinstance(graph.by_name[node.inputs[0]].op, emitting)}
+    return guarded(graph, dict.fromkeys(bare, "a maximum follows counts"), pools)
+
+
+def guarded(graph: Graph, reasons: Mapping[str, str], readers: Collection[Node]) -> Graph:
+    """Identity neurons behind these values, read by these nodes instead of the values."""
+    names, nodes = {each.name for each in readers}, list[Node]()
+    for node in graph.nodes:
+        if node.name in names:
+            inputs = tuple(f"{name}.identity" if name in reasons else name for name in node.inputs)
+            node = replace(node, inputs=inputs)
+        nodes.append(node)
+        if node.name in reasons:
+            lo, hi = -ROOM, ROOM
+            op = ops.Quantiser((), lo, hi, False, reasons[node.name])
+            nodes.append(replace(node, name=f"{node.name}.identity", op=op, inputs=(node.name,)))
+    return graph.with_nodes(nodes)
+
+
+def built(
+    plan: Planned,
+    calibrate: Callable[[Graph], Balanced],
+    spike: Spike,
+    window: Callable[[Graph, Balanced], Window],
+) -> SpikingNetwork:
+    """The network for thresholds that calibration finds.
+
+    Where sums leave no room for steps, since every branch is on a grid of its own, identity neurons bring the
+    branches on counts.
+
+    Raises:
+        LevelsError: accumulators that leave int32 within a few steps all the same.
+    """
+    found = calibrate(plan.graph)
+    try:
+        return spiking(plan, found, spike, window(plan.graph, found))
+    except LevelsError as error:
+        sums = [node for node in plan.graph.body if isinstance(node.op, ops.Add)]
+        bare = {
+            name
+            for node in sums
+            for name in node.inputs
+            if not isinstance(plan.graph.by_name[name].op, ops.Quantiser)
+        }
+        if not bare:
+            raise LevelsError(
+                where=error.where,
+                got=error.got,
+                known=error.known,
+                do="use fewer weight bits, such as TrainingFree(weight_bits=6), or convert with Lossless()",
+            ) from error
+        reasons = dict.fromkeys(bare, "its branches would leave a sum no room for steps")
+        tighter = replace(plan, graph=guarded(plan.graph, reasons, sums))
+        return built(tighter, calibrate, spike, window)
 
 
 def spiking(plan: Planned, found: Balanced, spike: Spike, window: Window) -> SpikingNetwork:
@@ -157,4 +215,4 @@ def silent_channels(found: Balanced) -> Mapping[str, int]:
     return {name: n for name, n in found.silent.items() if n}
 
 
-__all__ = ["first_spikes", "neurons", "planned", "Progress", "silent_channels", "spiking"]
+__all__ = ["built", "first_spikes", "neurons", "planned", "Progress", "silent_channels", "spiking"]

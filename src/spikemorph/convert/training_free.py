@@ -7,12 +7,12 @@ max-pool works on counts, which is a neuron on the maximum of what its sources h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
-from spikemorph.convert.balance import LeastSquaresIn, LocalThresholdBalancing, balance, fit
+from spikemorph.convert.balance import Balanced, LeastSquaresIn, LocalThresholdBalancing, balance, fit, suited
 from spikemorph.convert.network import Binary, Graded, Spike, SpikingNetwork, Ternary, Window
-from spikemorph.convert.rates import Progress, first_spikes, planned, spiking
+from spikemorph.convert.rates import Progress, built, first_spikes, planned
 from spikemorph.errors import LevelsError, expect
 from spikemorph.evaluate.batching import Batches
 from spikemorph.ir.graph import Graph
@@ -52,7 +52,8 @@ class TrainingFree:
     """Rate-coded conversion of a trained float network with a few hundred unlabelled samples.
 
     Args:
-        balancing: how thresholds are found.
+        balancing: how thresholds are found. Of spikes with sizes the largest one stands for a threshold that
+            was balanced; least squares reckons with as large ones.
         readout: over which steps outputs are averaged.
         spike: Binary(), Ternary() for neurons that take spikes back, or Graded(m).
         per_channel: a threshold a channel, where consumers absorb it; else one a layer.
@@ -84,10 +85,17 @@ def training_free(
 ) -> SpikingNetwork:
     """The spiking network of a float graph."""
     plan = planned(graph, per_channel=method.per_channel, weight_bits=method.weight_bits)
-    if isinstance(method.balancing, LeastSquaresIn):
-        found = fit(plan.graph, calibration, method.balancing)
-    else:
-        found = balance(plan.graph, calibration, method.balancing, progress)
-    start = first_spikes(plan.graph, found) if method.readout.start is None else method.readout.start
-    window = Window(start, method.readout.least)
-    return spiking(plan, found, method.spike, window)
+    largest = method.spike.largest
+
+    def calibrate(neurons: Graph) -> Balanced:
+        how = method.balancing
+        if isinstance(how, LeastSquaresIn):
+            fitted = replace(how, largest=largest) if how.largest == 1 else how
+            return suited(neurons, fit(neurons, calibration, fitted), 1, largest)
+        return suited(neurons, balance(neurons, calibration, how, progress), largest, largest)
+
+    def window(neurons: Graph, found: Balanced) -> Window:
+        start = method.readout.start
+        return Window(first_spikes(neurons, found) if start is None else start, method.readout.least)
+
+    return built(plan, calibrate, method.spike, window)
