@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 import spikemorph as sm
 from spikemorph.convert.balance import LocalThresholdBalancing, balance, neurons
@@ -18,7 +19,6 @@ from spikemorph.convert.rate import Rate
 from spikemorph.convert.rates import planned
 from spikemorph.convert.training_free import Delayed, TrainingFree
 from spikemorph.errors import GraphError, LevelsError, RunError, UsageError
-from spikemorph.evaluate.intervals import horizon
 from spikemorph.measure.over_steps import over_steps
 from spikemorph.passes.levels import Max, Percentile
 
@@ -172,7 +172,7 @@ def test_weights_that_are_tiny_beside_their_bias_leave_room_for_steps(method: Tr
     )
     model, x = nn.Sequential(*layers).eval(), torch.randn(40, 2, 8, 8)
     network = convert(sm.capture(model, x[:2]), method, x)
-    assert horizon(network.graph) == 1024
+    assert network.room == 1024
     wanted, found = model(x).detach(), sm.simulate(network, x, steps=256).output
     assert float((found - wanted).norm() / wanted.norm()) < 0.3
 
@@ -237,7 +237,7 @@ def test_what_rates_cannot_carry_is_refused() -> None:
     with pytest.raises(RunError, match="never comes to rest"):
         sm.simulate(network, images[:2])
     with pytest.raises(RunError, match="room"):
-        sm.simulate(network, images[:2], steps=horizon(network.graph) + 1)
+        sm.simulate(network, images[:2], steps=network.room + 1)
     with pytest.raises(GraphError, match="rate network"):
         sm.verify(network, sm.quantise(graph, images, sm.Levels()), images)
     with pytest.raises(RunError, match="rate network"):
@@ -257,3 +257,104 @@ def test_what_rates_cannot_carry_is_refused() -> None:
             wrong()
     with pytest.raises(RunError, match="rising"):
         sm.Outputs((3, 2))
+
+
+# ---------------------------------------------------------------- clamps, gains, pools, sums
+class Falling(nn.Module):
+    """A batch norm with gains of both signs and zero between two activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Linear(6 * 36, 4)
+        self.norm.weight.data = torch.tensor([1.0, -1.0, 0.5, 0.0, 2.0, -0.3])
+        self.norm.bias.data = torch.tensor([0.1, 0.5, -0.2, 0.3, -0.4, 0.6])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.norm(torch.relu(self.conv(x)))).flatten(1))
+
+
+class Vector(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.head = nn.Linear(192, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)
+        self.norm.weight.data = torch.tensor([1.0, -1.0, 0.5, -0.1, 2.0, -0.3, 1.0, -2.0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.norm(torch.relu(self.first(x.flatten(1))))))
+
+
+class PooledInput(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6 * 4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.conv(nn.functional.max_pool2d(x, 2)))
+        return self.head(nn.functional.max_pool2d(-y, 2).flatten(1))
+
+
+class TwoMaps(nn.Module):
+    """A sum of two maps of the input, each on a grid of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(3, 6, 1)
+        self.head = nn.Linear(6 * 64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.one(x) + self.other(x)).flatten(1))
+
+
+@pytest.mark.parametrize("make", [Falling, Vector, PooledInput, TwoMaps])
+@pytest.mark.parametrize("spike", [sm.Binary(), sm.Ternary(), sm.Graded(4)])
+def test_any_relu_network_converts_and_comes_near(make: Callable[[], nn.Module], spike: Spike) -> None:
+    torch.manual_seed(0)
+    model, x = make().eval(), torch.randn(40, 3, 8, 8)
+    wanted = model(x).detach()
+    network = sm.convert(
+        sm.capture(model, x[:2]), sm.TrainingFree(sm.thresholds.LeastSquaresIn(64), spike=spike), x
+    )
+    got = sm.simulate(network, x, steps=64).output
+    assert float((got - wanted).square().sum() / (wanted - wanted.mean()).square().sum()) < 0.02
+    runs = [sm.simulate(network, x[:3], steps=12, engine=each) for each in (sm.Reference(), sm.Event())]
+    assert torch.equal(runs[0].output, runs[1].output)
+
+
+@pytest.mark.parametrize("spike", [sm.Binary(), sm.Ternary(), sm.Graded(4)])
+@pytest.mark.parametrize("steps", [8, 64])
+def test_a_clamp_is_never_passed(spike: Spike, steps: int) -> None:
+    conv = nn.Conv2d(1, 1, 1)
+    nn.init.ones_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    model = nn.Sequential(conv, nn.ReLU6()).eval()
+    x = torch.linspace(-20, 40, 640).view(10, 1, 8, 8)
+    graph = sm.capture(model, x[:2])
+    methods = [
+        sm.TrainingFree(sm.thresholds.LeastSquaresIn(steps), spike=spike),
+        sm.TrainingFree(sm.thresholds.LocalThresholdBalancing(20), spike=spike),
+        sm.Rate(spike=spike),
+    ]
+    for method in methods:
+        output = sm.simulate(sm.convert(graph, method, x), x, steps=steps).output
+        assert float(output.max()) <= 6.001
+        assert float((output - model(x).detach()).abs().mean()) < 0.5
+
+
+def test_samples_that_can_be_read_once_are_kept() -> None:
+    model, x = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval(), torch.randn(50, 6)
+    graph = sm.capture(model, x[:2])
+    whole, parts = (sm.convert(graph, sm.TrainingFree(), each) for each in (x, iter([x[:25], x[25:]])))
+    assert whole.window == parts.window
+    assert all(torch.equal(each, parts.graph.tensors[name]) for name, each in whole.graph.tensors.items())
+
+
+def test_spikes_with_sizes_use_up_room_faster() -> None:
+    model, x = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval(), torch.randn(50, 6)
+    network = sm.convert(sm.capture(model, x[:2]), sm.TrainingFree(spike=sm.Graded(4)), x)
+    most = max(int(node.op.hi) for node in network.graph.neurons)  # type: ignore[union-attr]
+    assert network.room == most // 4
+    run = sm.simulate(network, 100 * x[:4], steps=network.room, record=sm.SpikeCounts())
+    assert run.counts is not None
+    assert max(int(each.max()) for each in run.counts.values()) == most
+    with pytest.raises(RunError, match=f"room for {most // 4} steps"):
+        sm.simulate(network, x[:4], steps=network.room + 1)

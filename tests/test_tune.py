@@ -296,7 +296,7 @@ def test_samples_that_cannot_judge_are_refused(case: tuple[Graph, Tensor, Tensor
     with pytest.raises(DataError, match="to be held out"):
         tune(graph, x[:2], SMALL)
     with pytest.raises(
-        DataError, match=r"0\.5 points on 60 samples(.|\n)*1\.67 points(.|\n)*at least 400 samples"
+        DataError, match=r"0\.5 points on 60 samples(.|\n)*1\.6667 points(.|\n)*at least 400 samples"
     ):
         tune(graph, x, replace(SMALL, max_loss=0.5), y)
     with pytest.raises(DataError, match="3 for 120 samples"):
@@ -461,3 +461,87 @@ def test_levels_are_quantised_as_asked_for(case: tuple[Graph, Tensor, Tensor]) -
     assert moved.points[-1].reading.error < plain.points[-1].reading.error
     with pytest.raises(LevelsError, match="rounding"):
         replace(SMALL, rounding="nearest")
+
+
+# ---------------------------------------------------------------- what labels say, and unfit arguments
+def test_real_valued_labels_say_that_outputs_are_values(case: tuple[Graph, Tensor, Tensor]) -> None:
+    graph, x, _ = case
+    held = held_out(graph, (x,), torch.randn(SAMPLES, 4))
+    assert (held.measure, held.float_value) == ("squared error", 0)
+    tuned = tune(graph, x, replace(SMALL, max_loss=3.0, rounds=0), torch.randn(SAMPLES, 4))
+    assert tuned.measure == "squared error"
+    assert tuned.chosen is not None
+    assert tuned.chosen.reading.loss == pytest.approx(100 * tuned.chosen.reading.error)
+
+
+@pytest.mark.parametrize(
+    "labels", [torch.full((SAMPLES,), 4), torch.full((SAMPLES,), -1), torch.zeros(SAMPLES, 1).long()]
+)
+def test_labels_that_are_no_classes_are_refused(case: tuple[Graph, Tensor, Tensor], labels: Tensor) -> None:
+    graph, x, _ = case
+    with pytest.raises(DataError, match=r"tune\(labels\)"):
+        tune(graph, x, SMALL, labels)
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [{"prefer": "steps"}, {"spikes": ()}, {"spikes": (Binary(),)}, {"rates": (3,)}, {"weight_bits": 40}],
+)
+def test_a_search_takes_values_of_its_kinds_alone(unfit: dict[str, Any]) -> None:
+    with pytest.raises(LevelsError, match=next(iter(unfit))):
+        replace(SMALL, **unfit)
+
+
+def test_arguments_of_other_kinds_are_refused(case: tuple[Graph, Tensor, Tensor]) -> None:
+    graph, x, y = case
+    with pytest.raises(UsageError, match="labels"):
+        tune(graph, x, SMALL, y.tolist())
+    with pytest.raises(UsageError, match="journal"):
+        tune(graph, x, SMALL, y, journal="a.jsonl")  # type: ignore[arg-type]
+
+
+def test_a_network_without_neurons_is_searched(tmp_path: Path) -> None:
+    x = torch.randn(40, 6)
+    graph = sm.capture(nn.Linear(6, 4).eval(), x[:2])
+    tuned = tune(graph, x, replace(SMALL, rates=(TrainingFree(),), levels=(15,)))
+    assert tuned.chosen is not None
+    assert any("room for 1 steps" in note for note in tuned.notes)
+
+
+def test_thresholds_are_chosen_on_the_command_line(command: Command, tmp_path: Path) -> None:
+    made = []
+    for method, thresholds in (
+        ("training-free", "balanced:1"),
+        ("training-free", "least-squares:8"),
+        ("rate", "max"),
+        ("rate", "percentile:90"),
+    ):
+        out = tmp_path / f"{len(made)}.safetensors"
+        words = ("convert", NET, *FEW, "--out", out, "--method", method, "--thresholds", thresholds)
+        assert command(*words)[0] == 0
+        made.append(graph_hash(load_network(out).graph))
+    assert len(set(made)) == 4
+    for method, thresholds in (
+        ("training-free", "max"),
+        ("rate", "balanced"),
+        ("training-free", "balanced:x"),
+    ):
+        words = (
+            "convert",
+            NET,
+            *FEW,
+            "--out",
+            tmp_path / "x",
+            "--method",
+            method,
+            "--thresholds",
+            thresholds,
+        )
+        code, _, err = command(*words)
+        assert code == 2
+        assert "--thresholds" in err
+    code, _, err = command("convert", NET, *FEW, "--out", tmp_path / "x", "--thresholds", "max")
+    assert code == 2
+    assert "--thresholds: given together with --method lossless" in err
+    out = tmp_path / "0.safetensors"
+    assert command("run", out, *FEW, "--over", "2,4", "--against", NET)[0] == 0

@@ -52,8 +52,11 @@ class Part:
     def __post_init__(self) -> None:
         expect("Part(model)", self.model, (nn.Module,), "pass the detector itself")
         known = dict(self.model.named_modules())
-        lacking = next((path for path in self.modules if path not in known or not path), None)
-        if isinstance(self.modules, str) or not self.modules or lacking is not None:
+        single = isinstance(self.modules, str)
+        lacking = (
+            None if single else next((path for path in self.modules if path not in known or not path), None)
+        )
+        if single or not self.modules or lacking is not None:
             raise _no_module(self.model, self.modules, lacking)
 
     def inputs(self, images: Any) -> Samples:

@@ -14,7 +14,7 @@ from spikemorph.cli import run as run_command
 from spikemorph.cli import tune as tuning
 from spikemorph.cli import work
 from spikemorph.cli.against import Against, float_file
-from spikemorph.cli.methods import OF_LOSSLESS, SEARCHED, refuse, typed
+from spikemorph.cli.methods import OF_LOSSLESS, OF_RATES, SEARCHED, refuse, typed
 from spikemorph.cli.output import say
 from spikemorph.data import Split
 from spikemorph.errors import SpikemorphError
@@ -100,6 +100,12 @@ def convert(
     ramp: Annotated[
         int, typer.Option(help="Steps over which inputs and biases enter: deep networks settle sooner.")
     ] = 1,
+    thresholds: Annotated[
+        str | None,
+        typer.Option(
+            help="training-free: balanced[:ITERATIONS] or least-squares:STEPS; rate: percentile:P or max."
+        ),
+    ] = None,
     per_channel: Annotated[
         bool | None,
         typer.Option("--per-channel/--per-layer", help="A unit a channel, where absorbed, or one a layer."),
@@ -130,10 +136,10 @@ def convert(
         refuse(given, SEARCHED, "a bound, within which a search decides")
         asked, files = tuning.Asked(model, weights, data, samples), tuning.Files(out, float_network=beside)
         raise typer.Exit(tuning.convert(asked, Search(max_loss, max_steps), files, as_json=json))
-    if method != "lossless":
-        refuse(given, OF_LOSSLESS, f"--method {method}")
+    refuse(given, OF_LOSSLESS if method != "lossless" else OF_RATES, f"--method {method}")
+    kind = method, ramp, reconstruct, thresholds
     settings = work.Settings(
-        levels, weight_bits, spike, per_channel, observer, spike_input, batch_axis, method, ramp, reconstruct
+        levels, weight_bits, spike, per_channel, observer, spike_input, batch_axis, *kind
     )
     targets = work.Targets(out, qnn, beside)
     raise typer.Exit(work.convert(model, weights, (data, samples), settings, targets, as_json=json))

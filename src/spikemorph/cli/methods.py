@@ -6,23 +6,28 @@ from collections.abc import Collection
 from typing import Any
 
 from spikemorph.cli.models import parse_spike
+from spikemorph.convert.balance import LeastSquaresIn, LocalThresholdBalancing
 from spikemorph.convert.lossless import Lossless
 from spikemorph.convert.methods import Method
 from spikemorph.convert.network import Analog, Binary, Spikes
 from spikemorph.convert.rate import Rate
 from spikemorph.convert.training_free import TrainingFree
 from spikemorph.errors import UsageError
+from spikemorph.passes.levels import Max, Percentile
 
 METHODS = ("lossless", "training-free", "rate")
 OF_LOSSLESS = frozenset(("levels", "observer", "reconstruct", "spike_input", "ramp", "qnn"))
 """Options that say how to quantise, or how counts settle."""
+OF_RATES = frozenset(("thresholds",))
 SEARCHED = frozenset(("method", "levels", "weight_bits", "spike", "per_channel", "observer", "spike_input"))
-SEARCHED |= frozenset(("ramp", "qnn", "batch_axis", "reconstruct"))
+SEARCHED |= frozenset(("ramp", "qnn", "batch_axis", "reconstruct", "thresholds"))
 """Options that say themselves what a search is to find, or that it does not have."""
 
 
-def parse_method(name: str, spike: str | None, ramp: int, *, spike_input: bool) -> Method:
-    """The method of this name, its own spike kind where none is given.
+def parse_method(
+    name: str, spike: str | None, ramp: int, thresholds: str | None = None, *, spike_input: bool
+) -> Method:
+    """The method of this name, its own spike kind and thresholds where none are given.
 
     Raises:
         UsageError: an unknown method, or a spike kind that it does not have.
@@ -43,7 +48,35 @@ def parse_method(name: str, spike: str | None, ramp: int, *, spike_input: bool) 
             )
         return Lossless(kind, Spikes() if spike_input else Analog(), ramp)
     kind = parse_spike("binary" if spike is None else spike)
-    return Rate(spike=kind) if name == "rate" else TrainingFree(spike=kind)
+    if name == "rate":
+        return Rate(_read_off("percentile:99.9" if thresholds is None else thresholds), kind)
+    return TrainingFree(_balancing("balanced" if thresholds is None else thresholds), spike=kind)
+
+
+def _balancing(written: str) -> LocalThresholdBalancing | LeastSquaresIn:
+    kind, _, number = written.partition(":")
+    whole = number.isascii() and number.isdigit() and len(number) < 10
+    if kind == "balanced" and (whole or written == kind):
+        return LocalThresholdBalancing(int(number)) if number else LocalThresholdBalancing()
+    if kind == "least-squares" and whole:
+        return LeastSquaresIn(int(number))
+    raise UsageError(
+        where="--thresholds",
+        got=repr(written),
+        known="balanced, balanced:ITERATIONS, or least-squares:STEPS",
+        do="leave it out, or try least-squares:32 for runs of 32 steps",
+    )
+
+
+def _read_off(written: str) -> Max | Percentile:
+    kind, _, number = written.partition(":")
+    if written == "max":
+        return Max()
+    if kind == "percentile" and number.replace(".", "", 1).isdigit() and number.isascii():
+        return Percentile(float(number))
+    raise UsageError(
+        where="--thresholds", got=repr(written), known="max, or percentile:99.9", do="leave it out"
+    )
 
 
 def refuse(given: Collection[str], unfit: Collection[str], why: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -14,7 +14,6 @@ from spikemorph.cli.work import Chosen
 from spikemorph.convert.network import SpikingNetwork
 from spikemorph.errors import UsageError
 from spikemorph.evaluate.encode import saturated
-from spikemorph.evaluate.intervals import horizon
 from spikemorph.ir.graph import Graph
 from spikemorph.ir.structure import Leaf
 from spikemorph.measure.errors import OutputErrors, output_errors
@@ -73,11 +72,13 @@ def run(chosen: Chosen, wanted: Wanted, *, as_json: bool) -> int:
     """Simulate and summarise."""
     handover = chosen.passed_on()
     network, x, y, engine = chosen.load()
+    if network.window is not None and wanted.steps is None and wanted.over:
+        wanted = replace(wanted, steps=max(wanted.over))
     if network.window is not None and wanted.steps is None:
         raise UsageError(
             where="--steps",
             got="none, for a rate network",
-            known=f"rate networks never come to rest; this one has room for {horizon(network.graph)} steps",
+            known=f"rate networks never come to rest; this one has room for {network.room} steps",
             do="say after how many to stop: --steps 32",
         )
     runs = _runs(network, x, wanted.steps, engine, handover)

@@ -148,7 +148,12 @@ def _tuned(asked: Asked, search: Search, files: Files) -> tuple[Tuned, Graph]:
                 stages[stage] = bars.bar(stage)
             stages[stage](done, total)
 
-        tuned = tune(graph, x, search, y, journal=files.kept, watch=watch)
+        try:
+            tuned = tune(graph, x, search, y, journal=files.kept, watch=watch)
+        except KeyboardInterrupt:
+            if files.kept is not None:
+                output.say("interrupted: the same command goes on from here")
+            raise
     for note in tuned.notes:
         output.say(note)
     return tuned, graph
@@ -202,6 +207,8 @@ def _verdict(tuned: Tuned, files: Files) -> None:
         f"{'chosen' if tuned.chosen is not None else 'nothing keeps to the bounds; nearest'}: {point}"
     )
     output.show(f"{facts} ({tuned.search.model.name})")
+    if tuned.measure == "accuracy":
+        output.show(f"the float network is right in {tuned.float_value:.2f} % of them")
     output.show(
         f"judged on {tuned.held_out} samples, calibrated on {tuned.calibrated} others; chosen on those that "
         "judge, so measure it on test data"

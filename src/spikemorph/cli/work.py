@@ -21,7 +21,7 @@ from spikemorph.convert.methods import convert as convert_graph
 from spikemorph.convert.network import SpikingNetwork
 from spikemorph.data import Split
 from spikemorph.errors import FileError, UsageError
-from spikemorph.evaluate.intervals import accumulator_bounds, horizon
+from spikemorph.evaluate.intervals import accumulator_bounds
 from spikemorph.files import atomic_text, check_target
 from spikemorph.ir.graph import Dialect, Graph
 from spikemorph.ir.ops import Neuron
@@ -60,6 +60,7 @@ class Settings:
     method: str = "lossless"
     ramp: int = 1
     reconstruct: bool = False
+    thresholds: str | None = None
 
     def to_levels(self) -> Levels:
         """The library's own choices."""
@@ -70,7 +71,8 @@ class Settings:
 
     def to_method(self) -> Method:
         """The conversion; what was not typed is as the method has it."""
-        method = parse_method(self.method, self.spike, self.ramp, spike_input=self.spike_input)
+        kind = self.method, self.spike, self.ramp, self.thresholds
+        method = parse_method(*kind, spike_input=self.spike_input)
         if isinstance(method, Lossless):
             return method
         per_channel = method.per_channel if self.per_channel is None else self.per_channel
@@ -263,7 +265,7 @@ def _steps(network: SpikingNetwork) -> dict[str, Any]:
     """After how many steps all is at rest; a rate network never is, but has room for so many."""
     if network.window is None:
         return {"steps_bound": steps_bound(network), "ramp": network.ramp}
-    return {"steps_room": horizon(network.graph), "window_start": network.window.start}
+    return {"steps_room": network.room, "window_start": network.window.start}
 
 
 def verify(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import final
 
 from spikemorph.errors import LevelsError
+from spikemorph.evaluate.intervals import horizon
 from spikemorph.ir.encoding import Analog, Encoding, Spikes
 from spikemorph.ir.graph import Graph
 from spikemorph.ir.ops import IntegrateFire, Op
@@ -130,3 +131,8 @@ class SpikingNetwork:
     source: str
     window: Window | None = None
     ramp: int = 1
+
+    @property
+    def room(self) -> int:
+        """Steps that the counts of a rate network have room for, with spikes of the largest size in each."""
+        return max(1, horizon(self.graph) // self.spike.largest)

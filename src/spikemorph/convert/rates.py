@@ -153,14 +153,14 @@ def spiking(plan: Planned, found: Balanced, spike: Spike, window: Window) -> Spi
     network = QuantisedNetwork(plan.graph, plan.levels)
     network.lay(found.thresholds, found.inputs)
     _coarsen(network)
-    room = ROOM
+    room = ROOM * spike.largest
     while True:
         try:
             rates = rate_graph(network, room)
             break
         except LevelsError:
             room //= 2
-            if room < LEAST_ROOM:
+            if room < LEAST_ROOM * spike.largest:
                 raise
     bits = max(
         node.op.hi.bit_length() + (node.op.lo < 0) for node in rates.inputs if isinstance(node.op, ops.Input)
@@ -210,9 +210,4 @@ def _wait(found: Balanced, name: str) -> float:
 Progress = Callable[[int, int], None]
 
 
-def silent_channels(found: Balanced) -> Mapping[str, int]:
-    """Layers with channels that calibration never saw active, and how many."""
-    return {name: n for name, n in found.silent.items() if n}
-
-
-__all__ = ["built", "first_spikes", "neurons", "planned", "Progress", "silent_channels", "spiking"]
+__all__ = ["built", "first_spikes", "neurons", "planned", "Progress", "spiking"]

@@ -126,6 +126,14 @@ def output_errors(
                 if _at(wanted, path).is_floating_point():
                     books[name, step].add(_at(output, path), _at(wanted, path), label)
         watch(samples)
+    for name, target in targets.items():
+        if len(target) != samples:
+            raise DataError(
+                where=f"labels of '{name}'",
+                got=f"{len(target)} for {samples} samples",
+                known="one a sample",
+                do="give every sample its label, or leave the labels out",
+            )
     return _collected(tuple(paths), books, samples)
 
 

@@ -120,6 +120,11 @@ class LayerErrors:
         }
 
 
+CLIPPING = (
+    "calibrate on data of this range, or with the observer max; of a rate network, with more iterations"
+)
+
+
 def _reason(layer: LayerError, threshold: float) -> str:
     if layer.added is None:
         return f"it is {layer.judged:.2f} away from rest; run more steps"
@@ -128,7 +133,7 @@ def _reason(layer: LayerError, threshold: float) -> str:
         return f"{adds}, the QNN only {layer.quantisation_added:.2f}: it is not settled; run more steps"
     if layer.clipped and layer.clipping is not None and layer.clipping > 0.5:
         share = f"{100 * layer.clipped:.2g} % of its counts, which are clipped"
-        return f"{adds}, most of it in {share}; calibrate on data of this range, or with the observer max"
+        return f"{adds}, most of it in {share}; {CLIPPING}"
     if layer.quantisation is None:
         return f"{adds}; run more steps"
     return f"{adds}; give its module more levels or weight bits"
@@ -166,7 +171,7 @@ def layer_errors(
             known="its activations are counts by the number of steps, and it has no QNN to compare with",
             do="give both: layer_errors(network, x, float_graph, steps=32)",
         )
-    if not threshold > 0:
+    if not isinstance(threshold, int | float) or not threshold > 0:
         raise UsageError(
             where="layer_errors(threshold)",
             got=repr(threshold),
@@ -181,11 +186,11 @@ def layer_errors(
     samples, size = 0, network.graph.samples_at_once(CHUNK)
     for inputs in batches(network.graph, x, size=max(1, size // 4), where="samples"):
         run = simulate(network, inputs, steps=steps, engine=engine, record=SpikeCounts())
-        assert run.counts is not None
+        counts = run.counts or {}
         given = input_counts(network.graph, inputs)
         entered = {node.name: given[place] for place, node in enumerate(network.graph.inputs)}
         qnn = None if rates else evaluate_counts(network.graph, given)
-        _enter(books, {**run.counts, **run.raw, **entered}, qnn, beside, inputs)
+        _enter(books, {**counts, **run.raw, **entered}, qnn, beside, inputs)
         samples += len(inputs[0])
         watch(samples)
     layers = tuple(_layer(each) for each in books.values())

@@ -12,7 +12,6 @@ from torch import Tensor
 from spikemorph.convert.network import SpikingNetwork
 from spikemorph.errors import RunError
 from spikemorph.evaluate.batching import Batches, batches
-from spikemorph.evaluate.intervals import horizon
 from spikemorph.run.record import Outputs
 from spikemorph.run.result import Run
 from spikemorph.run.simulate import simulate
@@ -71,11 +70,11 @@ def over_steps(
             known="only a lossless network comes to rest, where it can be looked at without any",
             do="give steps, such as (8, 16, 32)",
         )
-    if rates and max(steps) > horizon(network.graph):
+    if rates and max(steps) > network.room:
         raise RunError(
             where="over_steps(steps)",
             got=str(max(steps)),
-            known=f"the counts of this rate network have room for {horizon(network.graph)} steps",
+            known=f"the counts of this rate network have room for {network.room} steps",
             do="use fewer steps, or fewer weight bits, which leave more room",
         )
     whole = None if quiescent and not rates else max(steps)

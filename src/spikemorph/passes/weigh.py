@@ -15,8 +15,7 @@ MOST_AXES = 4
 
 
 def weigh_gains(graph: Graph) -> Graph:
-    """Affine -> Conv of single numbers (Linear for vectors), where a gain is not positive or activations follow
-    each other.
+    """Affine -> Conv of single numbers, or Linear: between two activations, and where a gain is not positive.
 
     Args:
         graph: float dialect, batch norms lowered, gains behind weights absorbed.

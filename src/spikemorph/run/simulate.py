@@ -11,7 +11,6 @@ from torch import Tensor
 from spikemorph.convert.network import SpikingNetwork
 from spikemorph.errors import RunError, UsageError, expect
 from spikemorph.evaluate.encode import Samples, input_counts
-from spikemorph.evaluate.intervals import horizon
 from spikemorph.run.default import Engine, default_engine
 from spikemorph.run.handover import FRESH, Handover, check_handover
 from spikemorph.run.record import Everything, Outputs, Record, kept_steps
@@ -78,7 +77,7 @@ def _for_window(network: SpikingNetwork, steps: int | None, wanted: tuple[Record
     """The records; of a rate network with where the windows of its outputs begin."""
     if network.window is None:
         return wanted
-    room = horizon(network.graph)
+    room = network.room
     if steps is None or steps > room:
         raise RunError(
             where="simulate(steps)",

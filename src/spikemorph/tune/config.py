@@ -79,6 +79,15 @@ class Search:
         loss, steps = self.max_loss, self.max_steps
         _check("max_loss", loss, loss is None or _above_zero(loss), "points above 0", "0.5")
         _check("max_steps", steps, steps is None or _whole(steps), "a whole number of at least 1", "32")
+        bits = _whole(self.weight_bits) and 2 <= self.weight_bits <= 8
+        _check("weight_bits", self.weight_bits, bits, "a whole number in 2..8", "8")
+        kinds = isinstance(self.spikes, tuple) and bool(self.spikes)
+        kinds = kinds and all(isinstance(each, Ternary | Graded) for each in self.spikes)
+        _check("spikes", self.spikes, kinds, "a tuple of Ternary() and Graded(m)", "(Ternary(), Graded(4))")
+        rates = self.rates is None or isinstance(self.rates, tuple)
+        rates = rates and all(isinstance(each, TrainingFree | Rate) for each in self.rates or ())
+        _check("rates", self.rates, rates, "a tuple of TrainingFree(...) and Rate(...)", "(Rate(),)")
+        _check("prefer", self.prefer, isinstance(self.prefer, Prefer), "one of Prefer", "Prefer.STEPS")
         part = _above_zero(self.held_out) and self.held_out < 1
         _check("held_out", self.held_out, part, "a part between 0 and 1", "0.5")
         ladder = list(self.levels)

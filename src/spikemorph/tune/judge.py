@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from spikemorph.convert.network import SpikingNetwork
-from spikemorph.errors import DataError
+from spikemorph.errors import DataError, GraphError
 from spikemorph.evaluate.integers import evaluate
-from spikemorph.evaluate.intervals import horizon
 from spikemorph.ir.graph import Graph
 from spikemorph.ir.structure import Leaf
 from spikemorph.measure.compare import Books
@@ -73,19 +72,22 @@ class Held:
         inputs: one tensor an argument, [n, *shape].
         wanted: decoded outputs of the float network, [n, *shape] each.
         labels: [n] classes; None: none, or none that fit.
+        targets: there were real-valued labels, so outputs are no scores of classes.
     """
 
     graph: Graph
     inputs: tuple[Tensor, ...]
     wanted: tuple[Tensor, ...]
     labels: Tensor | None
+    targets: bool = False
 
     @property
     def measure(self) -> str:
         """What a loss is: of accuracy with classes, of agreement of top classes, else squared error."""
         if self.labels is not None:
             return ACCURACY
-        return AGREEMENT if _has_classes(self.graph, self.wanted[0]) else SQUARED
+        classes = _has_classes(self.graph, self.wanted[0]) and not self.targets
+        return AGREEMENT if classes else SQUARED
 
     @property
     def float_value(self) -> float:
@@ -128,7 +130,7 @@ def held_out(graph: Graph, inputs: tuple[Tensor, ...], labels: Tensor | None) ->
     """The judges, seen by the float network.
 
     Raises:
-        DataError: outputs that are neither real numbers nor one class number.
+        DataError: outputs that are neither real numbers nor one class number; labels that are no classes.
     """
     size = graph.samples_at_once(CHUNK)
     seen = [
@@ -144,8 +146,25 @@ def held_out(graph: Graph, inputs: tuple[Tensor, ...], labels: Tensor | None) ->
             known="real numbers, or one class a sample",
             do="return the scores instead of their argmax",
         )
-    classes = single and labels is not None and not labels.is_floating_point() and labels.dim() == 1
-    return Held(graph, inputs, wanted, labels if classes else None)
+    targets = labels is not None and labels.is_floating_point()
+    if labels is None or targets or not single:
+        return Held(graph, inputs, wanted, None, targets)
+    return Held(graph, inputs, wanted, _classes(labels, wanted[0]))
+
+
+def _classes(labels: Tensor, wanted: Tensor) -> Tensor:
+    """Labels, where each is a class of the network."""
+    most = wanted.shape[1] if wanted.is_floating_point() else None
+    flat = labels.dim() == 1
+    if not flat or int(labels.min()) < 0 or (most is not None and int(labels.max()) >= most):
+        got = f"from {int(labels.min())} to {int(labels.max())}" if flat else f"shape {list(labels.shape)}"
+        raise DataError(
+            where="tune(labels)",
+            got=got,
+            known="one class a sample, " + ("from 0 on" if most is None else f"0..{most - 1}"),
+            do="leave the labels out, or number the classes as the network does",
+        )
+    return labels
 
 
 def lost_at_rest(integer: Graph, held: Held) -> Lost:
@@ -161,8 +180,16 @@ def judge(
 ) -> list[Reading]:
     """A network after these steps, and at rest where it comes to rest; never past its rest."""
     rates = network.window is not None
-    stops = tuple(each for each in stops if not rates or each <= horizon(network.graph))
+    asked = list(stops)
+    stops = tuple(each for each in stops if not rates or each <= network.room)
     keys: list[int | None] = [*stops] if rates else [*stops, None]
+    if not keys:
+        raise GraphError(
+            where="tune",
+            got=f"counts with room for {network.room} steps",
+            known=f"at least the first of the steps {asked}",
+            do="convert with Lossless()",
+        )
     sums = {key: torch.zeros(1 + len(held.wanted), dtype=torch.float64) for key in keys}
     spikes: dict[int | None, int] = dict.fromkeys(keys, 0)
     steps: list[Tensor] = []

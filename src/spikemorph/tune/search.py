@@ -55,7 +55,8 @@ def tune(
     Args:
         graph: float dialect, feed-forward.
         data: float samples, a tuple of tensors for several inputs.
-        labels: [samples] int64 classes, for a network with one row of scores a sample; others are ignored.
+        labels: [samples] int64 classes, for a network with one row of scores a sample. Real-valued ones say
+            that outputs are no scores, but values: then a loss is squared error against the float network.
         journal: a file that keeps every judgement; a search that finds it goes on from there.
         watch: told the stage, what is done, and how much there is.
 
@@ -65,6 +66,10 @@ def tune(
         FileError: the journal cannot be read or written.
     """
     expect("tune(search)", search, (Search,), "use Search(max_loss=0.5)")
+    if labels is not None:
+        expect("tune(labels)", labels, (Tensor,), "pass a tensor, torch.tensor(labels)")
+    if journal is not None:
+        expect("tune(journal)", journal, (Path,), 'pass a path, Path("journal.jsonl")')
     bench = _bench(graph, data, search, labels, journal)
     points = [point for each in _judged(bench, search.candidates(), watch) for point in each]
     if not points:
@@ -245,9 +250,9 @@ def _check_resolution(held: Held, search: Search) -> None:
         raise DataError(
             where="tune(max_loss)",
             got=f"{search.max_loss:g} points on {len(held)} samples held out",
-            known=f"one sample is {finest:.3g} points: anything finer cannot be told",
+            known=f"one sample is {finest:.5g} points: anything finer cannot be told",
             do=f"pass at least {math.ceil(100 / search.max_loss / search.held_out)} samples, or allow"
-            f" {finest:.3g} points",
+            f" {math.ceil(100 * finest) / 100:g} points",
         )
 
 
@@ -279,6 +284,10 @@ def _lowered(bench: _Bench, start: Point, watch: Watch) -> Counts | None:
     search, first = bench.search, start.candidate
     bound = start.reading.loss if search.max_loss is None else search.max_loss
     current, names = first, [name for name in bench.modules if name]
+    if len(names) < len(bench.modules):
+        bench.notes.append(
+            "activations that are no modules of their own keep the levels of the whole network"
+        )
     done, total = 0, 2 * len(names) * search.rounds
 
     def lost(counts: Counts) -> Lost | None:
