@@ -48,7 +48,7 @@ def noise(monkeypatch: pytest.MonkeyPatch) -> photos.Photos:
         (10, 40),
         STEPS,
     )
-    return photos.Photos(small, photos.TORCHVISION, tried, shown=8, tested=6)
+    return photos.Photos(small, photos.TORCHVISION, tried, shown=8, tested=6, few=5)
 
 
 def test_choices_are_made_kept_and_used(noise: photos.Photos) -> None:
@@ -74,7 +74,9 @@ def test_choices_are_made_kept_and_used(noise: photos.Photos) -> None:
     assert set(result.loss) == {"4", "8", "quiescent"} == set(result.loss_graded)
     for steps, method in result.notes["method"].items():
         assert method != photos.GRADED
-        assert result.loss[steps] == pytest.approx(result.float - result.by_method[method][steps])
+        right = result.float if method.startswith("lossless") else result.notes["rates"]["float"]
+        assert result.loss[steps] == pytest.approx(right - result.by_method[method][steps])
+    assert result.notes["rates"]["samples"] == 5
     spikes = result.notes["spikes_per_neuron"]["lossless, ternary"]
     assert spikes["4"] > 0
     assert result.notes["costs"]["rate, binary"]["8"]["synaptic_operations"] > 0

@@ -48,8 +48,8 @@ from spikemorph.recipes.result import Case, Progress, Result, assess
 from spikemorph.recipes.training import Report
 from spikemorph.recipes.zoo import efficientnet_lite0
 
-CALIBRATION, SHOWN, TESTED, VERIFIED = 128, 40, 200, 8
-"""Photos to calibrate with; others, to choose on; test photos without --full; of these verified by neuron."""
+CALIBRATION, SHOWN, TESTED, FEW, VERIFIED = 128, 40, 200, 50, 4
+"""Photos to calibrate with; others, to choose on; test photos without --full, for rates, and verified."""
 GRADED = "lossless, graded(4)"
 
 
@@ -100,12 +100,13 @@ FEWER_SIZED = (Setting(31, 63, 10, (8, 16)), Setting(63, 127, 20, (32, 64, 128, 
 @final
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What competes: lossless settings, ternary and graded; iterations; steps of least squares."""
+    """What competes: lossless settings, ternary and graded; iterations, least squares in steps, percentiles."""
 
     units: tuple[Setting, ...] = UNITS
     sized: tuple[Setting, ...] = SIZED
     iterations: tuple[int, ...] = (20, 100)
     fitted: tuple[int, ...] = FULL
+    percentiles: tuple[float, ...] = (99.9,)
 
     def named(self, words: str) -> Setting:
         """The lossless setting with these words."""
@@ -135,6 +136,10 @@ class Quantised:
     def __init__(self) -> None:
         self._made: dict[tuple[int, int, int], Graph] = {}
 
+    def keep(self, source: Source, setting: Setting, graph: Graph) -> None:
+        """A network that is there already."""
+        self._made[id(source), setting.levels, setting.identity] = graph
+
     def __call__(self, source: Source, setting: Setting) -> Graph:
         """The quantised network of a setting, whatever its ramp."""
         key = id(source), setting.levels, setting.identity
@@ -151,17 +156,21 @@ def _lossless(settings: tuple[Setting, ...], spike: Spike, made: Quantised) -> F
     return {str(setting): candidate(setting) for setting in settings}
 
 
+def _classic(percent: float) -> Candidate:
+    return Candidate(lambda source: convert(source.graph, Rate(Percentile(percent)), source.calibration))
+
+
 def families(made: Quantised, tried: Tried) -> Mapping[str, Family]:
     """All candidates, by method."""
     balanced = {f"{n} iterations": free(LocalThresholdBalancing(n), Binary()) for n in tried.iterations}
     fitted = {f"in {n}": free(LeastSquaresIn(n), Ternary(), (n,)) for n in tried.fitted}
-    percentile = Candidate(lambda source: convert(source.graph, Rate(Percentile(99.9)), source.calibration))
+    classic = {f"percentile {p}": _classic(p) for p in tried.percentiles}
     found = {
         "lossless, ternary": _lossless(tried.units, Ternary(), made),
         GRADED: _lossless(tried.sized, Graded(4), made),
         "local threshold balancing, binary": balanced,
         "least squares, ternary": fitted,
-        "rate, binary": {"percentile 99.9": percentile},
+        "rate, binary": classic,
     }
     return {name: family for name, family in found.items() if family}
 
@@ -189,7 +198,7 @@ class Photos:
     Args:
         tried: what competes.
         shown: photos to choose on.
-        tested: photos on which it runs over steps without --full.
+        tested, few: photos on which counts, and rates, run over steps without --full.
     """
 
     build: Callable[[], nn.Module]
@@ -197,6 +206,7 @@ class Photos:
     tried: Tried = Tried()
     shown: int = SHOWN
     tested: int = TESTED
+    few: int = FEW
 
     def source(self) -> tuple[Source, Tensor]:
         """The captured network with photos to calibrate with; and others to choose on, without labels."""
@@ -220,59 +230,60 @@ def rebuild(photos: Photos, notes: Mapping[str, Any]) -> Trained:
 
 # ---------------------------------------------------------------- measuring
 def compare(photos: Photos, case: Case, progress: Progress, full: bool) -> Result:
-    """Every method on the same test photos."""
+    """Every method on test photos; without `full` rates on the first of them only, they take long."""
     start, steps = time.perf_counter(), FULL if full else STEPS
-    data = load_photos(Split.TEST, samples=None if full else photos.tested, normal=photos.normal)
+    whole = photos.data(Split.TEST)
+    data = whole if full else whole.first(photos.tested)
+    few = data if full else data.first(photos.few)
+    best = photos.tried.named(case.notes["chosen"]["lossless, ternary"][QUIESCENT][0])
     source, _ = photos.source()
-    rows = families(Quantised(), photos.tried)
-    chosen = recorded(case.notes, steps)
+    made = Quantised()
+    made.keep(source, best, case.integer_graph)
+    rows, chosen = families(made, photos.tried), recorded(case.notes, steps)
     found = [way for name, won in chosen.items() for way in ways(source, name, rows[name], won)]
-    verified = data.first(VERIFIED)
-    result = assess(case, verified, lambda done, total: progress(done, total + len(found) * len(data.x)))
-    total = VERIFIED + len(found) * len(data.x)
     running = [replace(way, rest=False) for way in found if way.steps]
-    table = measured(running, data.x, hits(data.y), progress=lambda done, _: progress(VERIFIED + done, total))
+    counts = [way for way in running if way.network.window is None]
+    rates = [way for way in running if way.network.window is not None]
+    total = VERIFIED + len(counts) * len(data.x) + len(rates) * len(few.x)
+    result = assess(case, whole.first(VERIFIED), lambda done, _: progress(done, total))
+    table = measured(counts, data.x, hits(data.y), progress=lambda done, _: progress(VERIFIED + done, total))
     for way in found:
         if way.rest:
             add_rest(table, way, data.x, hits(data.y))
-    everything = slice(0, len(data.x))
-    right, rest = (
-        hits(data.y)(evaluate(graph, data.x), everything) / len(data.x)
-        for graph in (case.float_graph, case.integer_graph)
-    )
+    before = total - len(rates) * len(few.x)
+    beside = measured(rates, few.x, hits(few.y), progress=lambda done, _: progress(before + done, total))
     plain = closest({name: won for name, won in chosen.items() if name != GRADED})
-    best = photos.tried.named(case.notes["chosen"]["lossless, ternary"][QUIESCENT][0])
+    right = {name: _right(case.float_graph, part) for name, part in (("all", data), ("few", few))}
+    lost = losses(table, right["all"], plain) | losses(beside, right["few"], plain)
     return replace(
         result,
         samples=len(data.x),
-        float=right,
-        qnn=rest,
+        float=right["all"],
+        qnn=_right(case.integer_graph, data),
         snn=table.by_method["lossless, ternary"][QUIESCENT],
         levels=best.levels,
-        by_method=table.by_method,
-        loss=losses(table, right, plain),
-        loss_graded=losses(table, right, closest({GRADED: chosen[GRADED]})),
+        by_method={**table.by_method, **beside.by_method},
+        loss={key: lost[key] for key in plain if key in lost},
+        loss_graded=losses(table, right["all"], closest({GRADED: chosen[GRADED]})),
         notes={
             **case.notes,
             "method": plain,
-            "spikes_per_neuron": table.spikes,
-            "costs": table.costs,
+            "spikes_per_neuron": {**table.spikes, **beside.spikes},
+            "costs": {**table.costs, **beside.costs},
             "verified_samples": VERIFIED,
-            "all_test_photos": at_rest(photos, case),
+            "rates": {"samples": len(few.x), "float": right["few"]},
+            "all_test_photos": {
+                "samples": len(whole.x),
+                "float": _right(case.float_graph, whole),
+                "qnn": _right(case.integer_graph, whole),
+            },
         },
         seconds=time.perf_counter() - start,
     )
 
 
-def at_rest(photos: Photos, case: Case) -> dict[str, float]:
-    """What the float and the quantised network get right of all test photos."""
-    data = photos.data(Split.TEST)
-    everything = slice(0, len(data.x))
-    right = {
-        name: hits(data.y)(evaluate(graph, data.x), everything) / len(data.x)
-        for name, graph in (("float", case.float_graph), ("qnn", case.integer_graph))
-    }
-    return {"samples": len(data.x), **right}
+def _right(graph: Graph, data: Dataset) -> float:
+    return hits(data.y)(evaluate(graph, data.x), slice(0, len(data.x))) / len(data.x)
 
 
 def _recipe(name: str, photos: Photos) -> Recipe:
@@ -290,5 +301,5 @@ def _recipe(name: str, photos: Photos) -> Recipe:
 MOBILENET = _recipe("mobilenet-v2", Photos(mobilenet_v2, TORCHVISION))
 EFFICIENTNET = _recipe(
     "efficientnet-lite0",
-    Photos(efficientnet_lite0, EFFICIENTNET_LITE, Tried(FEWER, FEWER_SIZED, (100,), ()), 20, 50),
+    Photos(efficientnet_lite0, EFFICIENTNET_LITE, Tried(FEWER, FEWER_SIZED, (), (), ()), 20, 40),
 )
