@@ -100,7 +100,7 @@ FEWER_SIZED = (Setting(31, 63, 10, (8, 16)), Setting(63, 127, 20, (32, 64, 128, 
 @final
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What competes: lossless settings, ternary and graded; iterations, least squares in steps, percentiles."""
+    """What competes: lossless settings, ternary and graded; iterations, least squares, percentiles."""
 
     units: tuple[Setting, ...] = UNITS
     sized: tuple[Setting, ...] = SIZED
