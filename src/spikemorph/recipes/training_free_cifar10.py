@@ -43,7 +43,7 @@ from spikemorph.recipes.recipe import Recipe, Trained
 from spikemorph.recipes.result import Case, Progress, Result, accuracy, assess
 from spikemorph.recipes.training import Report
 
-CALIBRATION, BATCH, SHOWN, TESTED = 1000, 25, 60, 500
+CALIBRATION, BATCH, SHOWN, TESTED = 1000, 25, 60, 250
 """Training images to calibrate with, in batches of so many; of these, to choose settings on; test images."""
 PASSES = (4, 16, 64)
 """Of local threshold balancing through the calibration images."""
