@@ -279,3 +279,20 @@ def test_parts_that_are_no_chain() -> None:
         unused.capture(images)
     with pytest.raises(CaptureError, match="never called"):
         unused.inputs(images)
+
+
+def test_modules_called_with_keywords_are_named() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.backbone(input=x)
+
+    part = Part(Model().eval(), ("backbone",))
+    for call in (part.inputs, part.module, part.capture):
+        with pytest.raises(CaptureError, match=r"backbone of Model: called with keywords: input"):
+            call(torch.rand(2, 3, 4, 4))
+    with pytest.raises(UsageError, match="'backbone'"):
+        Part(Model().eval(), "backbone")  # type: ignore[arg-type]

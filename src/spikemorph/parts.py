@@ -69,11 +69,14 @@ class Part:
         """
         seen: list[tuple[Any, ...]] = []
 
-        def stop(module: nn.Module, args: tuple[Any, ...]) -> None:
+        def stop(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            if named:
+                raise self._named(self.modules[0], named)
             seen.append(args)
             raise _Reached
 
-        handle = self.model.get_submodule(self.modules[0]).register_forward_pre_hook(stop)
+        first = self.model.get_submodule(self.modules[0])
+        handle = first.register_forward_pre_hook(stop, with_kwargs=True)
         try:
             with torch.no_grad():
                 self.model(images)
@@ -159,9 +162,17 @@ class Part:
         seen: dict[str, list[tuple[tuple[Any, ...], Any]]] = {path: [] for path in self.modules}
 
         def watch(path: str) -> Any:
-            return lambda module, args, result: seen[path].append((args, result))
+            def hook(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], result: Any) -> None:
+                if named:
+                    raise self._named(path, named)
+                seen[path].append((args, result))
 
-        handles = [self.model.get_submodule(path).register_forward_hook(watch(path)) for path in self.modules]
+            return hook
+
+        handles = [
+            self.model.get_submodule(path).register_forward_hook(watch(path), with_kwargs=True)
+            for path in self.modules
+        ]
         try:
             with torch.no_grad():
                 self.model(images)
@@ -196,6 +207,14 @@ class Part:
             got=f"{count} operation(s) without a spiking form, the first one {first.got} at {first.where}",
             known=first.known,
             do=f"{self._advice(path, faulty)}, or {first.do}",
+        )
+
+    def _named(self, path: str, named: dict[str, Any]) -> CaptureError:
+        return CaptureError(
+            where=f"module {path} of {type(self.model).__name__}",
+            got=f"called with keywords: {', '.join(named)}",
+            known="modules that are called with tensors alone",
+            do="pass them without their names where the model calls it, or name a module inside of it",
         )
 
     def _unfit(self, path: str, got: str, known: str) -> CaptureError:
