@@ -65,18 +65,21 @@ def test_choices_are_made_kept_and_used(noise: photos.Photos) -> None:
     case = Case("noise", again.float_graph, again.integer_graph, convert(again.integer_graph), 15, 8, notes)
     result = photos.compare(noise, case, lambda done, total: None, False)
     assert (result.samples, result.neurons_different, result.notes["verified_samples"]) == (6, 0, 3)
-    rest = result.notes["all_test_photos"]
-    assert (rest["samples"], rest["float"] <= 100, rest["qnn"] <= 100) == (40, True, True)
-    assert result.qnn == result.snn == result.by_method["lossless, ternary"]["quiescent"]
+    rest = result.notes["at_rest"]
+    assert rest["samples"] == 40
+    assert result.loss["quiescent"] == rest["float"] - result.by_method[photos.TERNARY]["quiescent"]
+    assert result.qnn == result.snn
     assert set(result.by_method) == set(photos.families(photos.Quantised(), noise.tried))
     for row in result.by_method.values():
         assert {"4", "8"} <= set(row)
     assert set(result.loss) == {"4", "8", "quiescent"} == set(result.loss_graded)
     for steps, method in result.notes["method"].items():
         assert method != photos.GRADED
-        right = result.float if method.startswith("lossless") else result.notes["rates"]["float"]
+        if steps == "quiescent":
+            continue
+        right = result.float if method.startswith("lossless") else result.notes["of_rates"]["float"]
         assert result.loss[steps] == pytest.approx(right - result.by_method[method][steps])
-    assert result.notes["rates"]["samples"] == 5
+    assert result.notes["of_rates"]["samples"] == 5
     spikes = result.notes["spikes_per_neuron"]["lossless, ternary"]
     assert spikes["4"] > 0
     assert result.notes["costs"]["rate, binary"]["8"]["synaptic_operations"] > 0

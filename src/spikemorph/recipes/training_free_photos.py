@@ -50,7 +50,7 @@ from spikemorph.recipes.zoo import efficientnet_lite0
 
 CALIBRATION, SHOWN, TESTED, FEW, VERIFIED = 128, 40, 200, 50, 4
 """Photos to calibrate with; others, to choose on; test photos without --full, for rates, and verified."""
-GRADED = "lossless, graded(4)"
+TERNARY, GRADED = "lossless, ternary", "lossless, graded(4)"
 
 
 @final
@@ -166,7 +166,7 @@ def families(made: Quantised, tried: Tried) -> Mapping[str, Family]:
     fitted = {f"in {n}": free(LeastSquaresIn(n), Ternary(), (n,)) for n in tried.fitted}
     classic = {f"percentile {p}": _classic(p) for p in tried.percentiles}
     found = {
-        "lossless, ternary": _lossless(tried.units, Ternary(), made),
+        TERNARY: _lossless(tried.units, Ternary(), made),
         GRADED: _lossless(tried.sized, Graded(4), made),
         "local threshold balancing, binary": balanced,
         "least squares, ternary": fitted,
@@ -186,7 +186,7 @@ def settle(photos: Photos, folder: Path, report: Report) -> Trained:
         for key, each in found[name].items():
             report(f"  {key}: {each.candidate} from {each.start}, error {each.error:.4f}")
     chosen = {name: {key: each.to_json() for key, each in won.items()} for name, won in found.items()}
-    best = photos.tried.named(found["lossless, ternary"][QUIESCENT].candidate)
+    best = photos.tried.named(found[TERNARY][QUIESCENT].candidate)
     return Trained(source.graph, made(source, best), {"chosen": chosen})
 
 
@@ -216,6 +216,11 @@ class Photos:
         graph = capture(self.build(), x[:2])
         return Source(graph, x[~apart]), x[apart][: self.shown]
 
+    def sizes(self, full: bool) -> tuple[int, ...]:
+        """Numbers of test photos: of rates, of counts, at rest."""
+        whole = len(self.data(Split.TEST).x)
+        return (whole,) if full else (self.few, self.tested, whole)
+
     def data(self, split: Split) -> Dataset:
         """Photos of a split."""
         return load_photos(split, normal=self.normal)
@@ -224,18 +229,18 @@ class Photos:
 def rebuild(photos: Photos, notes: Mapping[str, Any]) -> Trained:
     """The float network, and the quantised one that was closest at rest."""
     source, _ = photos.source()
-    best = photos.tried.named(notes["chosen"]["lossless, ternary"][QUIESCENT][0])
+    best = photos.tried.named(notes["chosen"][TERNARY][QUIESCENT][0])
     return Trained(source.graph, integer(source, best), dict(notes))
 
 
 # ---------------------------------------------------------------- measuring
 def compare(photos: Photos, case: Case, progress: Progress, full: bool) -> Result:
-    """Every method on test photos; without `full` rates on the first of them only, they take long."""
+    """Every method on test photos, at rest on all of them; without `full` rates on a few, they take long."""
     start, steps = time.perf_counter(), FULL if full else STEPS
     whole = photos.data(Split.TEST)
     data = whole if full else whole.first(photos.tested)
     few = data if full else data.first(photos.few)
-    best = photos.tried.named(case.notes["chosen"]["lossless, ternary"][QUIESCENT][0])
+    best = photos.tried.named(case.notes["chosen"][TERNARY][QUIESCENT][0])
     source, _ = photos.source()
     made = Quantised()
     made.keep(source, best, case.integer_graph)
@@ -249,41 +254,40 @@ def compare(photos: Photos, case: Case, progress: Progress, full: bool) -> Resul
     table = measured(counts, data.x, hits(data.y), progress=lambda done, _: progress(VERIFIED + done, total))
     for way in found:
         if way.rest:
-            add_rest(table, way, data.x, hits(data.y))
+            add_rest(table, way, whole.x, hits(whole.y))
     before = total - len(rates) * len(few.x)
     beside = measured(rates, few.x, hits(few.y), progress=lambda done, _: progress(before + done, total))
+    outputs = evaluate(case.integer_graph, data.x)
+    qnn = 100 * float((outputs.argmax(1) == data.y).double().mean())
     plain = closest({name: won for name, won in chosen.items() if name != GRADED})
-    right = {name: _right(case.float_graph, part) for name, part in (("all", data), ("few", few))}
-    lost = losses(table, right["all"], plain) | losses(beside, right["few"], plain)
+    scores = evaluate(case.float_graph, whole.x)
+    right = {
+        n: 100 * float((scores[:n].argmax(1) == whole.y[:n]).double().mean()) for n in photos.sizes(full)
+    }
+    lost = losses(table, right[len(data.x)], plain) | losses(beside, right[len(few.x)], plain)
+    sized = losses(table, right[len(data.x)], closest({GRADED: chosen[GRADED]}))
+    at_rest = {name: right[len(whole.x)] - table.by_method[name][QUIESCENT] for name in (TERNARY, GRADED)}
     return replace(
         result,
         samples=len(data.x),
-        float=right["all"],
-        qnn=_right(case.integer_graph, data),
-        snn=table.by_method["lossless, ternary"][QUIESCENT],
+        float=right[len(data.x)],
+        qnn=qnn,
+        snn=qnn,
         levels=best.levels,
         by_method={**table.by_method, **beside.by_method},
-        loss={key: lost[key] for key in plain if key in lost},
-        loss_graded=losses(table, right["all"], closest({GRADED: chosen[GRADED]})),
+        loss={key: lost[key] for key in plain if key in lost} | {QUIESCENT: at_rest[TERNARY]},
+        loss_graded=sized | {QUIESCENT: at_rest[GRADED]},
         notes={
             **case.notes,
             "method": plain,
             "spikes_per_neuron": {**table.spikes, **beside.spikes},
             "costs": {**table.costs, **beside.costs},
             "verified_samples": VERIFIED,
-            "rates": {"samples": len(few.x), "float": right["few"]},
-            "all_test_photos": {
-                "samples": len(whole.x),
-                "float": _right(case.float_graph, whole),
-                "qnn": _right(case.integer_graph, whole),
-            },
+            "of_rates": {"samples": len(few.x), "float": right[len(few.x)]},
+            "at_rest": {"samples": len(whole.x), "float": right[len(whole.x)]},
         },
         seconds=time.perf_counter() - start,
     )
-
-
-def _right(graph: Graph, data: Dataset) -> float:
-    return hits(data.y)(evaluate(graph, data.x), slice(0, len(data.x))) / len(data.x)
 
 
 def _recipe(name: str, photos: Photos) -> Recipe:
@@ -301,5 +305,5 @@ def _recipe(name: str, photos: Photos) -> Recipe:
 MOBILENET = _recipe("mobilenet-v2", Photos(mobilenet_v2, TORCHVISION))
 EFFICIENTNET = _recipe(
     "efficientnet-lite0",
-    Photos(efficientnet_lite0, EFFICIENTNET_LITE, Tried(FEWER, FEWER_SIZED, (), (), ()), 20, 40),
+    Photos(efficientnet_lite0, EFFICIENTNET_LITE, Tried(FEWER, FEWER_SIZED, (), (), ()), 20, 20, 20),
 )

@@ -81,7 +81,7 @@ def plan_of(graph: Graph, *, buffered_input: bool) -> Plan:
     return _plan_of(_Same(graph), buffered_input=buffered_input)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _plan_of(same: _Same, *, buffered_input: bool) -> Plan:
     timing = schedule(same.graph)
     if timing.elements == 1 and not any(isinstance(node.op, ops.Recurrence) for node in same.graph.nodes):

@@ -127,7 +127,7 @@ class Network:
         return found if found.cell is cell else replace(found, cell=cell)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _network(same: _Same) -> Network:
     coded = isinstance(same.network.encoding, Spikes)
     return Network(same.network, plan_of(same.network.graph, buffered_input=coded))
