@@ -42,7 +42,7 @@ NAME = "craft"
 STEPS = (8, 16, 32, 64)
 CALIBRATION, CHOOSING = 32, 2
 """Scenes from which units and thresholds come, and the first of them by which is chosen."""
-TESTED, ALL = 12, 100
+TESTED, ALL = 3, 100
 GRADED = Graded(4)
 HEADS = ("region", "affinity")
 

@@ -55,7 +55,7 @@ def columns(x: Tensor, y: Tensor, heat: Mapping[str, Tensor]) -> dict[str, Tenso
     return {"words": outlined(scenes, words_of(y), GREEN), **found}
 
 
-def picture(path: Path, scenes: int = 5) -> None:
+def picture(path: Path, scenes: int = 2) -> None:
     """Draw the first test scenes: float network, then ternary spikes after 8, 16, 32 steps and at rest.
 
     Raises:
