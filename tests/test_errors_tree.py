@@ -8,9 +8,9 @@ import re
 import pytest
 
 from spikemorph import errors
-from spikemorph.errors import CaptureError, Offence, SpikemorphError, UnsupportedOps
+from spikemorph.errors import CalibrationWarning, CaptureError, Offence, SpikemorphError, UnsupportedOps
 
-CLASSES = [each for _, each in inspect.getmembers(errors, inspect.isclass)]
+CLASSES = [each for _, each in inspect.getmembers(errors, inspect.isclass) if not issubclass(each, Warning)]
 PARTS = {"where": "conv1 (net.py:31)", "got": "aten.erfinv", "known": "relu, gelu", "do": "swap it"}
 
 
@@ -39,7 +39,10 @@ def test_all_errors_have_one_root_and_a_builtin_base(error: type[Exception]) -> 
     assert issubclass(error, ValueError) or error in {SpikemorphError, Offence}
 
 
-@pytest.mark.parametrize("error", [each for each in CLASSES if each is not UnsupportedOps])
+FOUR_PARTS = [*(each for each in CLASSES if each is not UnsupportedOps), CalibrationWarning]
+
+
+@pytest.mark.parametrize("error", FOUR_PARTS)
 def test_a_message_has_four_parts(error: type[SpikemorphError]) -> None:
     met = error(**PARTS)
     assert str(met) == "conv1 (net.py:31): aten.erfinv\n  known: relu, gelu\n  do:    swap it"

@@ -39,7 +39,7 @@ from spikemorph.passes.levels import Levels, Max, count_range
 from spikemorph.passes.lower import rational
 from spikemorph.passes.rewire import flatten_adds, pools_behind_activations
 from spikemorph.quantise import freeze, quantise, trainable
-from spikemorph.quantise.grids import round_through
+from spikemorph.quantise.cells import round_through
 from spikemorph.quantise.inputs import PIXEL, input_grid
 from spikemorph.run.dense import Dense
 from spikemorph.run.record import Everything

@@ -17,7 +17,8 @@ from spikemorph.ir.graph import Dialect, Graph, Node
 from spikemorph.ir.table import OpTable
 from spikemorph.ir.verify import verify
 from spikemorph.passes.plan import sources_of_outputs
-from spikemorph.quantise.grids import Cell, Grids, accumulator
+from spikemorph.quantise.cells import Cell, accumulator
+from spikemorph.quantise.grids import Grids
 from spikemorph.quantise.network import QuantisedNetwork, quantiser_of
 from spikemorph.quantise.tables import step_table
 

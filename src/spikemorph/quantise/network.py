@@ -21,7 +21,8 @@ from spikemorph.ir import ops, structure
 from spikemorph.ir.graph import Graph, Node
 from spikemorph.passes.levels import Levels
 from spikemorph.passes.plan import sources_of_outputs
-from spikemorph.quantise.grids import Accumulator, Cell, Grids, accumulator, lay_grids, round_through
+from spikemorph.quantise.cells import Accumulator, Cell, accumulator, round_through
+from spikemorph.quantise.grids import Grids, lay_grids
 from spikemorph.quantise.inputs import input_grid
 from spikemorph.quantise.observe import observe
 from spikemorph.quantise.scale import choose_unit

@@ -66,10 +66,6 @@ def tune(
         FileError: the journal cannot be read or written.
     """
     expect("tune(search)", search, (Search,), "use Search(max_loss=0.5)")
-    if labels is not None:
-        expect("tune(labels)", labels, (Tensor,), "pass a tensor, torch.tensor(labels)")
-    if journal is not None:
-        expect("tune(journal)", journal, (Path,), 'pass a path, Path("journal.jsonl")')
     bench = _bench(graph, data, search, labels, journal)
     points = [point for each in _judged(bench, search.candidates(), watch) for point in each]
     if not points:
@@ -206,6 +202,8 @@ def _bench(
     graph: Graph, data: Samples, search: Search, labels: Tensor | None, journal: Path | None
 ) -> _Bench:
     expect("tune(graph)", graph, (Graph,), "capture(model, example_inputs) first")
+    expect("tune(labels)", labels, (Tensor, type(None)), "pass a tensor, torch.tensor(labels)")
+    expect("tune(journal)", journal, (Path, type(None)), 'pass a path, Path("journal.jsonl")')
     if graph.dialect is not Dialect.FLOAT or is_sequence(graph):
         raise GraphError(
             where="tune(graph)",
