@@ -250,7 +250,11 @@ def compare(photos: Photos, case: Case, progress: Progress, full: bool) -> Resul
     counts = [way for way in running if way.network.window is None]
     rates = [way for way in running if way.network.window is not None]
     total = VERIFIED + len(counts) * len(data.x) + len(rates) * len(few.x)
-    result = assess(case, whole.first(VERIFIED), lambda done, _: progress(done, total))
+    verified = photos.tried.named(chosen[TERNARY][str(STEPS[-1])].candidate)
+    own = made(source, verified)
+    spiking = convert(own, Lossless(ramp=verified.ramp))
+    shown = replace(case, integer_graph=own, network=spiking)
+    result = assess(shown, whole.first(VERIFIED), lambda done, _: progress(done, total))
     table = measured(counts, data.x, hits(data.y), progress=lambda done, _: progress(VERIFIED + done, total))
     for way in found:
         if way.rest:
@@ -282,6 +286,7 @@ def compare(photos: Photos, case: Case, progress: Progress, full: bool) -> Resul
             "method": plain,
             "spikes_per_neuron": {**table.spikes, **beside.spikes},
             "costs": {**table.costs, **beside.costs},
+            "verified": str(verified),
             "verified_samples": VERIFIED,
             "of_rates": {"samples": len(few.x), "float": right[len(few.x)]},
             "at_rest": {"samples": len(whole.x), "float": right[len(whole.x)]},
