@@ -48,7 +48,7 @@ from spikemorph.recipes.result import Case, Progress, Result, assess
 from spikemorph.recipes.training import Report
 from spikemorph.recipes.zoo import efficientnet_lite0
 
-CALIBRATION, SHOWN, TESTED, FEW, VERIFIED = 128, 40, 200, 50, 4
+CALIBRATION, SHOWN, TESTED, FEW, VERIFIED = 128, 40, 200, 20, 4
 """Photos to calibrate with; others, to choose on; test photos without --full, for rates, and verified."""
 TERNARY, GRADED = "lossless, ternary", "lossless, graded(4)"
 
@@ -310,5 +310,5 @@ def _recipe(name: str, photos: Photos) -> Recipe:
 MOBILENET = _recipe("mobilenet-v2", Photos(mobilenet_v2, TORCHVISION))
 EFFICIENTNET = _recipe(
     "efficientnet-lite0",
-    Photos(efficientnet_lite0, EFFICIENTNET_LITE, Tried(FEWER, FEWER_SIZED, (), (), ()), 20, 20, 20),
+    Photos(efficientnet_lite0, EFFICIENTNET_LITE, Tried(FEWER, FEWER_SIZED, (), (), ()), 20, 8, 8),
 )
