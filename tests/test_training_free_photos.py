@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from torch import nn
 from spikemorph.convert.methods import convert
 from spikemorph.data import Dataset, Split
 from spikemorph.recipes import training_free_photos as photos
+from spikemorph.recipes.recipe import Recipe
 from spikemorph.recipes.result import Case
 
 STEPS = (4, 8)
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 def small() -> nn.Module:
@@ -90,3 +93,23 @@ def test_calibration_photos_and_those_to_choose_on_are_apart(noise: photos.Photo
     assert (len(source.calibration), len(shown)) == (24, 8)
     rows = {tuple(each.flatten()[:4].tolist()) for each in source.calibration}
     assert not rows & {tuple(each.flatten()[:4].tolist()) for each in shown}
+
+
+@pytest.mark.parametrize("recipe", [photos.MOBILENET, photos.EFFICIENTNET], ids=lambda each: each.name)
+def test_the_committed_results_add_up(recipe: Recipe) -> None:
+    made = json.loads((RESULTS / f"{recipe.name}.json").read_text())
+    notes, rows = made["notes"], made["by_method"]
+    assert made["recipe"] == recipe.name
+    assert made["neurons_different"] == 0
+    assert made["neurons_compared"] == made["neurons"] * notes["verified_samples"] > 0
+    assert notes["chosen"] == recipe.notes(None)["chosen"]
+    assert rows.keys() == notes["chosen"].keys()
+    assert made["loss"].keys() == {"8", "16", "32", "64", "quiescent"} == made["loss_graded"].keys()
+    rest = notes["at_rest"]
+    for key, lost in made["loss"].items():
+        method = notes["method"][key] if key != "quiescent" else photos.TERNARY
+        lossless = method.startswith("lossless")
+        right = made["float"] if lossless else notes["of_rates"]["float"]
+        assert lost == pytest.approx((rest["float"] if key == "quiescent" else right) - rows[method][key])
+        assert method != photos.GRADED
+    assert rest["samples"] == 500
