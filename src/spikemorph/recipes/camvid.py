@@ -166,7 +166,10 @@ def settle(graph: Graph, report: Report) -> Trained:
 
 # ---------------------------------------------------------------- measuring
 def measure(case: Case, progress: Progress, full: bool) -> Result:
-    """Verified neuron by neuron on some photos; at rest on all; over steps on some, or all where `full`."""
+    """Verified neuron by neuron on some photos; over steps on some, or all where `full`.
+
+    The loss at rest is that of the quantised network on all of them.
+    """
     start, steps = time.perf_counter(), FULL if full else STEPS
     test = load_camvid(Split.TEST)
     some = _part(test, len(test) if full else TESTED)
@@ -185,6 +188,12 @@ def measure(case: Case, progress: Progress, full: bool) -> Result:
         progress=lambda done, _: progress(VERIFIED + done, total),
     )
     value = scenes_iou(evaluate(case.float_graph, some.x), some.y)
+    everything = {
+        "samples": len(test),
+        "float": _rest(case.float_graph, test),
+        "qnn": _rest(case.integer_graph, test),
+    }
+    at_rest = {QUIESCENT: everything["float"] - everything["qnn"]}
     plain = closest({name: won for name, won in chosen.items() if name != GRADED})
     return replace(
         result,
@@ -193,19 +202,15 @@ def measure(case: Case, progress: Progress, full: bool) -> Result:
         qnn=scenes_iou(evaluate(case.integer_graph, some.x), some.y),
         snn=table.by_method[TERNARY][QUIESCENT],
         by_method=table.by_method,
-        loss=losses(table, value, plain),
-        loss_graded=losses(table, value, closest({GRADED: chosen[GRADED]})),
+        loss=losses(table, value, plain) | at_rest,
+        loss_graded=losses(table, value, closest({GRADED: chosen[GRADED]})) | at_rest,
         notes={
             **case.notes,
             "method": plain,
             "spikes_per_neuron": table.spikes,
             "costs": table.costs,
             "verified_samples": VERIFIED,
-            "all_test_photos": {
-                "samples": len(test),
-                "float": _rest(case.float_graph, test),
-                "qnn": _rest(case.integer_graph, test),
-            },
+            "all_test_photos": everything,
         },
         seconds=time.perf_counter() - start,
     )
