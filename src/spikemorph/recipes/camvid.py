@@ -240,6 +240,8 @@ def draw_scenes(path: Path) -> None:
     made = families(Quantised(source))[TERNARY]
     seen = {"float": evaluate(graph, some.x)}
     for way in ways(source, TERNARY, made, chosen[TERNARY]):
+        if not way.steps:
+            continue
         for reached in over_steps(way.network, some.x, way.steps, quiescent=False):
             seen |= {f"spiking, {steps} steps": reached.outputs[steps] for steps in way.steps}
     draw(columns(some.x, some.y, seen), path)
