@@ -65,7 +65,7 @@ def document(made: Mapping[str, Any]) -> str:
     taken = {name: row for name, row in rows.items() if row["taken"]}
     seen = {name: row for name, row in taken.items() if family(name) in SEGMENTATION}
     left = sorted(set(made.get("all", rows)) - set(rows))
-    lacking = f"\n\nNot yet tried, for their size: {', '.join(left)}." if left else ""
+    lacking = f"\n\nNot tried yet: {', '.join(left)}." if left else ""
     return TEXT.format(
         **made["versions"],
         lacking=lacking,
