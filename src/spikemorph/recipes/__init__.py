@@ -24,7 +24,6 @@ _ALL = (
     lidar.RECIPE,
     training_free_photos.MOBILENET,
     training_free_photos.EFFICIENTNET,
-    training_free_cifar10.VGG,
     training_free_cifar10.RESNET18,
     camvid.RECIPE,
     bccd.RECIPE,
