@@ -136,7 +136,11 @@ def test_a_wrong_checksum_is_an_error(home: Path, packed: bool) -> None:
     assert "delete the file" in met.value.do
 
 
-@pytest.mark.parametrize("held", [b"", b"no gzip", gzip.compress(contents()["t10k-images"])[:-20]])
+@pytest.mark.parametrize(
+    "held",
+    [b"", b"no gzip", gzip.compress(contents()["t10k-images"])[:-20]],
+    ids=["empty", "no gzip", "cut off"],
+)
 def test_a_damaged_gzip_is_an_error(home: Path, held: bytes) -> None:
     folder = lay(home / "xdg" / "spikemorph" / "tiny", packed=True)
     (folder / "t10k-images.gz").write_bytes(held)
