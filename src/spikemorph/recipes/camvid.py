@@ -166,10 +166,7 @@ def settle(graph: Graph, report: Report) -> Trained:
 
 # ---------------------------------------------------------------- measuring
 def measure(case: Case, progress: Progress, full: bool) -> Result:
-    """Verified neuron by neuron on some photos; over steps on some, or all where `full`.
-
-    The loss at rest is that of the quantised network on all of them.
-    """
+    """Verified neuron by neuron on some photos; at rest on all; over steps on some, or all where `full`."""
     start, steps = time.perf_counter(), FULL if full else STEPS
     test = load_camvid(Split.TEST)
     some = _part(test, len(test) if full else TESTED)
@@ -193,7 +190,6 @@ def measure(case: Case, progress: Progress, full: bool) -> Result:
         "float": _rest(case.float_graph, test),
         "qnn": _rest(case.integer_graph, test),
     }
-    at_rest = {QUIESCENT: everything["float"] - everything["qnn"]}
     plain = closest({name: won for name, won in chosen.items() if name != GRADED})
     return replace(
         result,
@@ -202,8 +198,8 @@ def measure(case: Case, progress: Progress, full: bool) -> Result:
         qnn=scenes_iou(evaluate(case.integer_graph, some.x), some.y),
         snn=table.by_method[TERNARY][QUIESCENT],
         by_method=table.by_method,
-        loss=losses(table, value, plain) | at_rest,
-        loss_graded=losses(table, value, closest({GRADED: chosen[GRADED]})) | at_rest,
+        loss=losses(table, value, plain),
+        loss_graded=losses(table, value, closest({GRADED: chosen[GRADED]})),
         notes={
             **case.notes,
             "method": plain,
