@@ -19,7 +19,7 @@ from spikemorph.errors import MissingData
 from spikemorph.ir.store import graph_hash
 from spikemorph.recipes import bccd, bccd_picture
 from spikemorph.recipes.bccd_training import detection_loss, pretrained, turned
-from spikemorph.recipes.contest import Source
+from spikemorph.recipes.contest import Quantised, Source
 from spikemorph.recipes.over_steps import FULL
 
 pytest.importorskip("torchvision")
@@ -174,7 +174,7 @@ def test_networks_of_a_method_share_what_is_quantised() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
     x = torch.rand(4, 3, 6, 6)
     source = Source(sm.capture(model, x), x)
-    made = bccd.Quantised(source)
+    made = Quantised(source)
     rows = bccd.families(made)
     fine = rows[bccd.TERNARY]["63 levels"].build(source)
     sized = rows[bccd.GRADED]["63 levels"].build(source)

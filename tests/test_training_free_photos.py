@@ -72,7 +72,7 @@ def test_choices_are_made_kept_and_used(noise: photos.Photos) -> None:
     assert rest["samples"] == 40
     assert result.loss["quiescent"] == rest["float"] - result.by_method[photos.TERNARY]["quiescent"]
     assert result.qnn == result.snn
-    assert set(result.by_method) == set(photos.families(photos.Quantised(), noise.tried))
+    assert set(result.by_method) == set(photos.families(photos.Quantised(noise.source()[0]), noise.tried))
     for row in result.by_method.values():
         assert {"4", "8"} <= set(row)
     assert set(result.loss) == {"4", "8", "quiescent"} == set(result.loss_graded)

@@ -28,15 +28,13 @@ from spikemorph.evaluate.integers import evaluate
 from spikemorph.ir.graph import Graph
 from spikemorph.measure.detection import Precision, average_precision
 from spikemorph.parts import Part
-from spikemorph.passes.levels import Levels, PerChannel
-from spikemorph.quantise import quantise
-from spikemorph.quantise.methods import Reconstruction
 from spikemorph.recipes.bccd_network import SHRINK, detector
 from spikemorph.recipes.bccd_training import SCHEDULE, train_float
 from spikemorph.recipes.contest import (
     Candidate,
     Choices,
     Family,
+    Quantised,
     Source,
     choose,
     closest,
@@ -62,23 +60,6 @@ TERNARY, GRADED = "lossless, ternary", "lossless, graded(4)"
 
 
 # ---------------------------------------------------------------- candidates
-@final
-class Quantised:
-    """Quantised networks of one source, each made once."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self._made: dict[int, Graph] = {}
-
-    def __call__(self, levels: int) -> Graph:
-        """On so many levels; identity neurons carry signed sums and get twice as many."""
-        if levels not in self._made:
-            how = Levels(levels, granularity=PerChannel(), identity=2 * levels + 1)
-            made = quantise(self.source.graph, self.source.calibration, how, Reconstruction())
-            self._made[levels] = made
-        return self._made[levels]
-
-
 def families(made: Quantised) -> Mapping[str, Family]:
     """All candidates, by method; a ramp takes about as many steps as there are levels."""
 

@@ -13,10 +13,10 @@ from spikemorph.data import Split
 from spikemorph.data.bccd import ARCHIVE, load_bccd
 from spikemorph.evaluate.integers import evaluate
 from spikemorph.files import atomic_write
-from spikemorph.recipes.bccd import RECIPE, TERNARY, Quantised, apart, detected, families, normalised
+from spikemorph.recipes.bccd import RECIPE, TERNARY, apart, detected, families, normalised
 from spikemorph.recipes.bccd_network import SHRINK
 from spikemorph.recipes.camvid_picture import GAP, HEAD, sheet
-from spikemorph.recipes.contest import Source
+from spikemorph.recipes.contest import Quantised, Source
 from spikemorph.run.record import Outputs
 from spikemorph.run.simulate import simulate
 

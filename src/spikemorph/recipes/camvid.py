@@ -29,9 +29,6 @@ from spikemorph.evaluate.integers import evaluate
 from spikemorph.ir.graph import Graph
 from spikemorph.measure.over_steps import over_steps
 from spikemorph.measure.segmentation import confusion, mean_iou, scenes_iou
-from spikemorph.passes.levels import Levels, PerChannel
-from spikemorph.quantise import quantise
-from spikemorph.quantise.methods import Reconstruction
 from spikemorph.recipes.camvid_network import Scores
 from spikemorph.recipes.camvid_picture import columns, draw
 from spikemorph.recipes.camvid_training import SCHEDULE, train_float
@@ -39,6 +36,7 @@ from spikemorph.recipes.contest import (
     Candidate,
     Choices,
     Family,
+    Quantised,
     Source,
     choose,
     closest,
@@ -78,23 +76,6 @@ class Setting:
 UNITS = tuple(Setting(*each) for each in ((7, 6), (11, 12), (15, 16), (31, 40), (63, 1)))
 SIZED = tuple(Setting(*each) for each in ((31, 8), (63, 8), (63, 24)))
 SHIPPED = Setting(63, 1)
-
-
-@final
-class Quantised:
-    """Quantised networks of one source, each made once."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self._made: dict[int, Graph] = {}
-
-    def __call__(self, levels: int) -> Graph:
-        """The network on so many levels."""
-        if levels not in self._made:
-            how = Levels(levels, identity=2 * levels + 1, granularity=PerChannel())
-            made = quantise(self.source.graph, self.source.calibration, how, Reconstruction())
-            self._made[levels] = made
-        return self._made[levels]
 
 
 # ---------------------------------------------------------------- candidates

@@ -22,6 +22,9 @@ from spikemorph.convert.training_free import Delayed, TrainingFree
 from spikemorph.evaluate.integers import evaluate
 from spikemorph.ir.graph import Graph
 from spikemorph.measure.over_steps import over_steps
+from spikemorph.passes.levels import Levels, PerChannel
+from spikemorph.quantise import quantise
+from spikemorph.quantise.methods import Reconstruction
 from spikemorph.recipes.over_steps import QUIESCENT, Way
 
 STARTS = (0.0, 0.25, 0.5, 0.625, 0.75)
@@ -42,6 +45,28 @@ class Source:
 
     graph: Graph
     calibration: Tensor
+
+
+@final
+class Quantised:
+    """Quantised networks of one source, a unit a channel, reconstructed; each made once."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._made: dict[tuple[int, int], Graph] = {}
+
+    def keep(self, graph: Graph, levels: int, identity: int) -> None:
+        """A network that is there already."""
+        self._made[levels, identity] = graph
+
+    def __call__(self, levels: int, identity: int | None = None) -> Graph:
+        """On so many levels; identity neurons carry signed sums: twice as many, if not said."""
+        key = levels, 2 * levels + 1 if identity is None else identity
+        if key not in self._made:
+            how = Levels(levels, identity=key[1], granularity=PerChannel())
+            made = quantise(self.source.graph, self.source.calibration, how, Reconstruction())
+            self._made[key] = made
+        return self._made[key]
 
 
 @final

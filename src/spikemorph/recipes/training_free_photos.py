@@ -27,14 +27,12 @@ from spikemorph.data import Dataset, Split
 from spikemorph.data.photos import EFFICIENTNET_LITE, TORCHVISION, Normal, load_photos
 from spikemorph.data.pretrained import MOBILENET_V2
 from spikemorph.evaluate.integers import evaluate
-from spikemorph.ir.graph import Graph
-from spikemorph.passes.levels import Levels, Percentile, PerChannel
-from spikemorph.quantise import quantise
-from spikemorph.quantise.methods import Reconstruction
+from spikemorph.passes.levels import Percentile
 from spikemorph.recipes.contest import (
     Candidate,
     Choices,
     Family,
+    Quantised,
     Source,
     choose,
     closest,
@@ -123,35 +121,12 @@ def mobilenet_v2() -> nn.Module:
 
 
 # ---------------------------------------------------------------- candidates
-def integer(source: Source, setting: Setting) -> Graph:
-    """The quantised network of a setting."""
-    levels = Levels(setting.levels, identity=setting.identity, granularity=PerChannel())
-    return quantise(source.graph, source.calibration, levels, Reconstruction())
-
-
-@final
-class Quantised:
-    """Quantised networks of one source, each made once."""
-
-    def __init__(self) -> None:
-        self._made: dict[tuple[int, int, int], Graph] = {}
-
-    def keep(self, source: Source, setting: Setting, graph: Graph) -> None:
-        """A network that is there already."""
-        self._made[id(source), setting.levels, setting.identity] = graph
-
-    def __call__(self, source: Source, setting: Setting) -> Graph:
-        """The quantised network of a setting, whatever its ramp."""
-        key = id(source), setting.levels, setting.identity
-        if key not in self._made:
-            self._made[key] = integer(source, setting)
-        return self._made[key]
-
-
 def _lossless(settings: tuple[Setting, ...], spike: Spike, made: Quantised) -> Family:
     def candidate(setting: Setting) -> Candidate:
         method = Lossless(spike, ramp=setting.ramp)
-        return Candidate(lambda source: convert(made(source, setting), method), setting.steps)
+        return Candidate(
+            lambda source: convert(made(setting.levels, setting.identity), method), setting.steps
+        )
 
     return {str(setting): candidate(setting) for setting in settings}
 
@@ -179,7 +154,7 @@ def families(made: Quantised, tried: Tried) -> Mapping[str, Family]:
 def settle(photos: Photos, folder: Path, report: Report) -> Trained:
     """Every choice that calibration photos make."""
     source, shown = photos.source()
-    made, found = Quantised(), dict[str, Choices]()
+    made, found = Quantised(source), dict[str, Choices]()
     for name, family in families(made, photos.tried).items():
         found[name] = choose(source, family, shown, FULL)
         report(name)
@@ -187,7 +162,7 @@ def settle(photos: Photos, folder: Path, report: Report) -> Trained:
             report(f"  {key}: {each.candidate} from {each.start}, error {each.error:.4f}")
     chosen = {name: {key: each.to_json() for key, each in won.items()} for name, won in found.items()}
     best = photos.tried.named(found[TERNARY][QUIESCENT].candidate)
-    return Trained(source.graph, made(source, best), {"chosen": chosen})
+    return Trained(source.graph, made(best.levels, best.identity), {"chosen": chosen})
 
 
 @final
@@ -230,7 +205,7 @@ def rebuild(photos: Photos, notes: Mapping[str, Any]) -> Trained:
     """The float network, and the quantised one that was closest at rest."""
     source, _ = photos.source()
     best = photos.tried.named(notes["chosen"][TERNARY][QUIESCENT][0])
-    return Trained(source.graph, integer(source, best), dict(notes))
+    return Trained(source.graph, Quantised(source)(best.levels, best.identity), dict(notes))
 
 
 # ---------------------------------------------------------------- measuring
@@ -242,8 +217,8 @@ def compare(photos: Photos, case: Case, progress: Progress, full: bool) -> Resul
     few = data if full else data.first(photos.few)
     best = photos.tried.named(case.notes["chosen"][TERNARY][QUIESCENT][0])
     source, _ = photos.source()
-    made = Quantised()
-    made.keep(source, best, case.integer_graph)
+    made = Quantised(source)
+    made.keep(case.integer_graph, best.levels, best.identity)
     rows, chosen = families(made, photos.tried), recorded(case.notes, steps)
     found = [way for name, won in chosen.items() for way in ways(source, name, rows[name], won)]
     running = [replace(way, rest=False) for way in found if way.steps]
@@ -251,7 +226,7 @@ def compare(photos: Photos, case: Case, progress: Progress, full: bool) -> Resul
     rates = [way for way in running if way.network.window is not None]
     total = VERIFIED + len(counts) * len(data.x) + len(rates) * len(few.x)
     verified = photos.tried.named(chosen[TERNARY][str(STEPS[-1])].candidate)
-    own = made(source, verified)
+    own = made(verified.levels, verified.identity)
     spiking = convert(own, Lossless(ramp=verified.ramp))
     shown = replace(case, integer_graph=own, network=spiking)
     result = assess(shown, whole.first(VERIFIED), lambda done, _: progress(done, total))
