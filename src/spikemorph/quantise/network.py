@@ -22,6 +22,7 @@ from spikemorph.ir.graph import Graph, Node
 from spikemorph.passes.levels import Levels
 from spikemorph.passes.plan import sources_of_outputs
 from spikemorph.quantise.cells import Accumulator, Cell, accumulator, round_through
+from spikemorph.quantise.equalise import equalised, readers
 from spikemorph.quantise.grids import Grids, lay_grids
 from spikemorph.quantise.inputs import input_grid
 from spikemorph.quantise.observe import observe
@@ -109,7 +110,9 @@ class QuantisedNetwork(nn.Module):
                 seen[name] = samples
             elif isinstance(node.op, ops.Quantiser | ops.Recurrence):
                 op = quantiser_of(node.op)
-                units[name] = choose_unit(samples, op.lo, op.hi, self.levels.observer)
+                unit = choose_unit(samples, op.lo, op.hi, self.levels.observer)
+                reads = readers(self.graph, node, self.levels)
+                units[name] = equalised((samples, samples), unit, (op.lo, op.hi), reads)
         self.lay(units, seen)
 
     def lay(self, units: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> None:

@@ -10,8 +10,11 @@ from spikemorph.evaluate.floats import evaluate_float
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Graph, Node
 
-KEEP = 2**16
-"""Numbers kept of one value over the whole calibration; the largest are always among them."""
+KEEP = 2**22
+"""Numbers kept of one value over the whole calibration."""
+
+KEEP_OF_ROW = 2**16
+"""At most so many of one row. Few would miss what is rare and large: units that clip it lose most."""
 
 CHUNK = 64
 
@@ -28,7 +31,7 @@ def observe(graph: Graph, calibration: Batches) -> dict[str, Tensor]:
         values = evaluate_float(graph, inputs)
         for name, parts in kept.items():
             parts.append(rows_of(graph.by_name[name], values[name]))
-            if sum(part.shape[1] for part in parts) > 4 * KEEP:
+            if sum(part.shape[1] for part in parts) > 4 * kept_of(len(parts[0])):
                 parts[:] = [_thinned(torch.cat(parts, 1))]
     return {name: _thinned(torch.cat(parts, 1)) for name, parts in kept.items()}
 
@@ -40,9 +43,14 @@ def rows_of(node: Node, value: Tensor) -> Tensor:
     return value.reshape(1, -1)
 
 
+def kept_of(rows: int) -> int:
+    """Numbers kept of each of so many rows."""
+    return min(KEEP_OF_ROW, max(KEEP // rows, 1024))
+
+
 def _thinned(rows: Tensor) -> Tensor:
-    """At most KEEP numbers a row, evenly spaced by position, and the extremes."""
-    keep = max(KEEP // rows.shape[0], 1024)
+    """At most so many numbers a row, evenly spaced by position, and the extremes."""
+    keep = kept_of(rows.shape[0])
     if rows.shape[1] <= keep:
         return rows
     evenly = torch.linspace(0, rows.shape[1] - 1, keep - 2).long()

@@ -18,11 +18,12 @@ from spikemorph.evaluate.floats import evaluate_node
 from spikemorph.ir import ops
 from spikemorph.ir.graph import Graph, Node
 from spikemorph.passes.levels import LeastSquares
+from spikemorph.quantise.equalise import equalised, readers
 from spikemorph.quantise.fit import Fitted, Live, fit, live_range
 from spikemorph.quantise.grids import Grids, absorbed_units
 from spikemorph.quantise.methods import Reconstruction
 from spikemorph.quantise.network import QuantisedNetwork, quantiser_of
-from spikemorph.quantise.observe import KEEP, rows_of
+from spikemorph.quantise.observe import kept_of, rows_of
 from spikemorph.quantise.rounding import round_in_turn
 from spikemorph.quantise.samples import Samples, inputs_at, outputs_at, places
 from spikemorph.quantise.scale import choose_unit
@@ -123,7 +124,7 @@ class _Walk:
         parts: list[tuple[Tensor, Tensor]] = []
         for value, wanted in zip(values[node.name], self.floats[node.name], strict=True):
             rows = rows_of(node, value), rows_of(node, wanted)
-            few = max(KEEP // rows[0].shape[0], 1024) // len(self.given) + 1
+            few = kept_of(len(rows[0])) // len(self.given) + 1
             if few < rows[0].shape[1]:
                 kept = torch.randint(rows[0].shape[1], (few,), generator=self.generator)
                 ends = [rows[0].amax(1, keepdim=True), rows[0].amin(1, keepdim=True)]
@@ -133,7 +134,11 @@ class _Walk:
             parts.append(rows)
         seen, wanted = (torch.cat(part, 1) for part in zip(*parts, strict=True))
         op = quantiser_of(node.op)  # type: ignore[arg-type]
-        self.network.set_unit(node, choose_unit(seen, op.lo, op.hi, self.network.levels.observer, wanted))
+        levels = self.network.levels
+        unit = choose_unit(seen, op.lo, op.hi, levels.observer, wanted)
+        reads = readers(self.graph, node, levels)
+        unit = equalised((seen, wanted), unit, (op.lo, op.hi), reads, corrected=True)
+        self.network.set_unit(node, unit)
 
     # ------------------------------------------------------------ weights
     def _weighted(self, node: Node, op: ops.Conv | ops.Linear) -> None:
