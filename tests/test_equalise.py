@@ -71,6 +71,14 @@ def test_a_channel_without_samples_costs_others_no_bits() -> None:
     assert float(found.max()) <= float(own[1:].max()) * (1 + 1e-9)
 
 
+def test_mean_errors_cost_nothing_where_biases_make_up_for_them() -> None:
+    x, weight = small_and_large(3)
+    x = x / 100 + x.amax(1, keepdim=True)
+    own, reads = x.double().amax(1) / 255, Readers(((weight.double().unsqueeze(2), 7),), 0)
+    plain, corrected = (equalised((x, x), own, (0, 255), reads, corrected=each) for each in (False, True))
+    assert float((corrected / own).log().mean()) < 0.5 * float((plain / own).log().mean())
+
+
 # ---------------------------------------------------------------- in networks
 class Ends(nn.Module):
     """One activation read by a convolution, a sum, a convolution in groups behind a pool, and a layer."""

@@ -22,6 +22,7 @@ from spikemorph.passes.levels import Observer
 from spikemorph.passes.plan import sources_of_outputs
 from spikemorph.quantise import QuantisedNetwork
 from spikemorph.quantise.inputs import input_grid
+from spikemorph.quantise.methods import Nearest, PostTraining, Reconstruction
 from spikemorph.quantise.scale import AT_ONCE, choose_unit
 from spikemorph.recipes.digits import PlainNet, ResidualNet
 
@@ -210,6 +211,26 @@ def test_units_reach_what_their_observer_says() -> None:
     assert float(choose_unit(samples, 0, 10, Percentile(50.0))) == pytest.approx(50.0)
     assert float(choose_unit(-samples, -10, 10, Max())) == pytest.approx(100.0)
     assert float(choose_unit(torch.zeros(1, 9), 0, 10, LeastSquares())) == pytest.approx(0.1)
+
+
+class Many(nn.Module):
+    """Channels that are seldom active, and then strongly."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x)
+
+
+@pytest.mark.parametrize("method", [Nearest(), Reconstruction()])
+def test_units_see_what_is_rare_and_large(method: PostTraining) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rare = torch.rand(32, 64, 16, 16, generator=generator) < 2e-3
+    x = torch.where(rare, 1.0, 0.01) * torch.rand(rare.shape, generator=generator)
+    graph = sm.capture(Many().eval(), x[:2])
+    levels = Levels(15, granularity=PerChannel(), input=sm.Analog(16))
+    lost = sm.evaluate(sm.quantise(graph, x, levels, method), x) - x
+    best = choose_unit(x.movedim(1, 0).flatten(1), 0, 15, LeastSquares()).reshape(-1, 1, 1)
+    least = (x / best + 0.5).floor().clamp(0, 15) * best - x
+    assert float(lost.square().mean()) < 1.05 * float(least.square().mean())
 
 
 @pytest.mark.parametrize("observer", [Max(), Percentile(90.0), LeastSquares()])
