@@ -22,7 +22,7 @@ from spikemorph.convert.training_free import Delayed, TrainingFree
 from spikemorph.evaluate.integers import evaluate
 from spikemorph.ir.graph import Graph
 from spikemorph.measure.over_steps import over_steps
-from spikemorph.passes.levels import Levels, Override, PerChannel
+from spikemorph.passes.levels import Levels, PerChannel
 from spikemorph.quantise import quantise
 from spikemorph.quantise.methods import Reconstruction
 from spikemorph.recipes.over_steps import QUIESCENT, Way
@@ -49,26 +49,21 @@ class Source:
 
 @final
 class Quantised:
-    """Quantised networks of one source, a unit a channel, reconstructed; each made once.
+    """Quantised networks of one source, a unit a channel, reconstructed; each made once."""
 
-    Args:
-        early: paths of the first modules, which may have levels of their own.
-    """
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._made: dict[tuple[int, int], Graph] = {}
 
-    def __init__(self, source: Source, early: tuple[str, ...] = ()) -> None:
-        self.source, self.early = source, early
-        self._made: dict[tuple[int, int, int | None], Graph] = {}
-
-    def keep(self, graph: Graph, levels: int, identity: int, early: int | None = None) -> None:
+    def keep(self, graph: Graph, levels: int, identity: int) -> None:
         """A network that is there already."""
-        self._made[levels, identity, early] = graph
+        self._made[levels, identity] = graph
 
-    def __call__(self, levels: int, identity: int | None = None, early: int | None = None) -> Graph:
+    def __call__(self, levels: int, identity: int | None = None) -> Graph:
         """On so many levels; identity neurons carry signed sums: twice as many, if not said."""
-        key = levels, 2 * levels + 1 if identity is None else identity, early
+        key = levels, 2 * levels + 1 if identity is None else identity
         if key not in self._made:
-            first = {} if early is None else {path: Override(activation=early) for path in self.early}
-            how = Levels(levels, identity=key[1], granularity=PerChannel(), overrides=first)
+            how = Levels(levels, identity=key[1], granularity=PerChannel())
             made = quantise(self.source.graph, self.source.calibration, how, Reconstruction())
             self._made[key] = made
         return self._made[key]

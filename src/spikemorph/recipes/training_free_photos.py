@@ -27,7 +27,6 @@ from spikemorph.data import Dataset, Split
 from spikemorph.data.photos import EFFICIENTNET_LITE, TORCHVISION, Normal, load_photos
 from spikemorph.data.pretrained import MOBILENET_V2
 from spikemorph.evaluate.integers import evaluate
-from spikemorph.ir.graph import Graph
 from spikemorph.passes.levels import Percentile
 from spikemorph.recipes.contest import (
     Candidate,
@@ -57,50 +56,37 @@ TERNARY, GRADED = "lossless, ternary", "lossless, graded(4)"
 class Setting:
     """Of a lossless network: levels of activations and of identity neurons, steps of the ramp.
 
-    The first modules may have levels of their own: what they lose, all others read. It may win after `steps`,
-    and at rest.
+    It may win after `steps`, and at rest.
     """
 
     levels: int
     identity: int
     ramp: int
     steps: tuple[int, ...] = field(default=(), compare=False)
-    early: int | None = None
 
     def __str__(self) -> str:
-        first = "" if self.early is None else f", {self.early} of the first modules"
-        return f"{self.levels} levels, {self.identity} of identities{first}, ramp of {self.ramp}"
-
-    def network(self, made: Quantised) -> Graph:
-        """The quantised network."""
-        return made(self.levels, self.identity, self.early)
+        return f"{self.levels} levels, {self.identity} of identities, ramp of {self.ramp}"
 
 
 UNITS = (
-    Setting(7, 15, 12, (8, 16), 15),
+    Setting(7, 15, 12, (8, 16)),
     Setting(15, 31, 20, (16, 32)),
-    Setting(15, 31, 20, (16, 32), 31),
-    Setting(15, 31, 26, (32,), 31),
     Setting(31, 63, 44, (64,)),
-    Setting(31, 63, 44, (64,), 127),
-    Setting(63, 127, 96, (128, 256), 255),
+    Setting(63, 127, 96, (128, 256)),
     Setting(255, 255, 192),
 )
 SIZED = (
     Setting(31, 63, 10, (8, 16)),
-    Setting(31, 63, 10, (8, 16), 63),
-    Setting(63, 127, 16, (16, 32)),
-    Setting(63, 127, 20, (32, 64), 127),
-    Setting(63, 127, 20, (32, 64), 255),
-    Setting(127, 255, 32, (64, 128, 256), 255),
+    Setting(63, 127, 16, (16, 32, 64)),
+    Setting(127, 255, 32, (64, 128, 256)),
 )
 
 FEWER = (
-    Setting(15, 31, 20, (8, 16, 32), 31),
-    Setting(31, 63, 44, (64, 128, 256), 127),
+    Setting(15, 31, 20, (8, 16, 32)),
+    Setting(31, 63, 44, (64, 128, 256)),
     Setting(255, 255, 192),
 )
-FEWER_SIZED = (Setting(31, 63, 10, (8, 16), 63), Setting(63, 127, 20, (32, 64, 128, 256), 127))
+FEWER_SIZED = (Setting(31, 63, 10, (8, 16)), Setting(63, 127, 16, (16, 32, 64, 128, 256)))
 
 
 @final
@@ -132,7 +118,9 @@ def mobilenet_v2() -> nn.Module:
 def _lossless(settings: tuple[Setting, ...], spike: Spike, made: Quantised) -> Family:
     def candidate(setting: Setting) -> Candidate:
         method = Lossless(spike, ramp=setting.ramp)
-        return Candidate(lambda source: convert(setting.network(made), method), setting.steps)
+        return Candidate(
+            lambda source: convert(made(setting.levels, setting.identity), method), setting.steps
+        )
 
     return {str(setting): candidate(setting) for setting in settings}
 
@@ -160,7 +148,7 @@ def families(made: Quantised, tried: Tried) -> Mapping[str, Family]:
 def settle(photos: Photos, folder: Path, report: Report) -> Trained:
     """Every choice that calibration photos make."""
     source, shown = photos.source()
-    made, found = Quantised(source, photos.early), dict[str, Choices]()
+    made, found = Quantised(source), dict[str, Choices]()
     for name, family in families(made, photos.tried).items():
         found[name] = choose(source, family, shown, FULL)
         report(name)
@@ -168,7 +156,7 @@ def settle(photos: Photos, folder: Path, report: Report) -> Trained:
             report(f"  {key}: {each.candidate} from {each.start}, error {each.error:.4f}")
     chosen = {name: {key: each.to_json() for key, each in won.items()} for name, won in found.items()}
     best = photos.tried.named(found[TERNARY][QUIESCENT].candidate)
-    return Trained(source.graph, best.network(made), {"chosen": chosen})
+    return Trained(source.graph, made(best.levels, best.identity), {"chosen": chosen})
 
 
 @final
@@ -178,7 +166,6 @@ class Photos:
 
     Args:
         tried: what competes.
-        early: paths of the first modules.
         shown: photos to choose on.
         tested, few: photos on which counts, and rates, run over steps without --full.
     """
@@ -186,7 +173,6 @@ class Photos:
     build: Callable[[], nn.Module]
     normal: Normal
     tried: Tried = Tried()
-    early: tuple[str, ...] = ()
     shown: int = SHOWN
     tested: int = TESTED
     few: int = FEW
@@ -213,7 +199,7 @@ def rebuild(photos: Photos, notes: Mapping[str, Any]) -> Trained:
     """The float network, and the quantised one that was closest at rest."""
     source, _ = photos.source()
     best = photos.tried.named(notes["chosen"][TERNARY][QUIESCENT][0])
-    return Trained(source.graph, best.network(Quantised(source, photos.early)), dict(notes))
+    return Trained(source.graph, Quantised(source)(best.levels, best.identity), dict(notes))
 
 
 # ---------------------------------------------------------------- measuring
@@ -225,8 +211,8 @@ def compare(photos: Photos, case: Case, progress: Progress, full: bool) -> Resul
     few = data if full else data.first(photos.few)
     best = photos.tried.named(case.notes["chosen"][TERNARY][QUIESCENT][0])
     source, _ = photos.source()
-    made = Quantised(source, photos.early)
-    made.keep(case.integer_graph, best.levels, best.identity, best.early)
+    made = Quantised(source)
+    made.keep(case.integer_graph, best.levels, best.identity)
     rows, chosen = families(made, photos.tried), recorded(case.notes, steps)
     found = [way for name, won in chosen.items() for way in ways(source, name, rows[name], won)]
     running = [replace(way, rest=False) for way in found if way.steps]
@@ -234,7 +220,7 @@ def compare(photos: Photos, case: Case, progress: Progress, full: bool) -> Resul
     rates = [way for way in running if way.network.window is not None]
     total = VERIFIED + len(counts) * len(data.x) + len(rates) * len(few.x)
     verified = photos.tried.named(chosen[TERNARY][str(STEPS[-1])].candidate)
-    own = verified.network(made)
+    own = made(verified.levels, verified.identity)
     spiking = convert(own, Lossless(ramp=verified.ramp))
     shown = replace(case, integer_graph=own, network=spiking)
     result = assess(shown, whole.first(VERIFIED), lambda done, _: progress(done, total))
@@ -290,19 +276,8 @@ def _recipe(name: str, photos: Photos) -> Recipe:
     )
 
 
-MOBILENET = _recipe(
-    "mobilenet-v2",
-    Photos(mobilenet_v2, TORCHVISION, early=tuple(f"features.{n}" for n in range(4))),
-)
+MOBILENET = _recipe("mobilenet-v2", Photos(mobilenet_v2, TORCHVISION))
 EFFICIENTNET = _recipe(
     "efficientnet-lite0",
-    Photos(
-        efficientnet_lite0,
-        EFFICIENTNET_LITE,
-        Tried(FEWER, FEWER_SIZED, (), (), ()),
-        ("_swish", *(f"_blocks.{n}" for n in range(3))),
-        20,
-        20,
-        20,
-    ),
+    Photos(efficientnet_lite0, EFFICIENTNET_LITE, Tried(FEWER, FEWER_SIZED, (), (), ()), 20, 20, 20),
 )
