@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 import spikemorph as sm
+from spikemorph.convert.network import SpikingNetwork
 from spikemorph.errors import CalibrationWarning, DataError
+from spikemorph.evaluate.batching import Batches
 from spikemorph.ir.graph import Graph
+from spikemorph.ir.store import graph_hash
 from spikemorph.quantise.methods import Reconstruction
 
 LEVELS = sm.Levels(activation=15, granularity=sm.levels.PerChannel())
-WAYS: dict[str, tuple[str, Callable[[Graph, Tensor], object]]] = {
+WAYS: dict[str, tuple[str, Callable[[Graph, Batches], object]]] = {
     "balanced": ("thresholds", lambda graph, x: sm.convert(graph, sm.TrainingFree(), x)),
     "rate": ("thresholds", lambda graph, x: sm.convert(graph, sm.Rate(), x)),
     "quantised": ("units", lambda graph, x: sm.quantise(graph, x, LEVELS)),
@@ -73,10 +76,23 @@ def test_good_samples_and_wrong_shapes_are_not_warned_of(graph: Graph, way: str)
             WAYS[way][1](graph, torch.randn(40, 3, 10, 10))
 
 
-def test_data_that_can_be_read_once_is_left_alone(graph: Graph) -> None:
-    parts = [torch.randn(3, 3, 12, 12) for _ in range(2)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", CalibrationWarning)
-        sm.quantise(graph, iter(parts), LEVELS)
-    with pytest.warns(CalibrationWarning, match="6 samples"):
-        sm.quantise(graph, parts, LEVELS)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ([torch.full((40, 3, 12, 12), 0.5)], "40 samples without contrast"),
+        ([torch.randn(1, 3, 12, 12), torch.randn(1, 3, 12, 12)], "2 samples"),
+    ],
+)
+def test_data_that_can_be_read_once_is_reported_too(
+    graph: Graph, way: str, parts: list[Tensor], said: str
+) -> None:
+    convert = WAYS[way][1]
+    with pytest.warns(CalibrationWarning, match=f"calibration: {said}"):
+        once = convert(graph, iter(parts))
+    assert hashed(once) == hashed(convert(graph, parts))
+
+
+def hashed(made: object) -> str:
+    assert isinstance(made, Graph | SpikingNetwork)
+    return graph_hash(made if isinstance(made, Graph) else made.graph)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 from spikemorph.convert.lossless import Lossless, lossless
@@ -11,7 +10,7 @@ from spikemorph.convert.rate import Rate, rate
 from spikemorph.convert.rates import Progress, planned
 from spikemorph.convert.training_free import TrainingFree, training_free
 from spikemorph.errors import UsageError, expect
-from spikemorph.evaluate.batching import Batches
+from spikemorph.evaluate.batching import Batches, kept
 from spikemorph.ir.graph import Graph
 from spikemorph.quantise.poor import remark
 
@@ -53,8 +52,7 @@ def convert(
         return lossless(graph, method)
     if calibration is None:
         raise _calibration("none", f"convert(graph, {type(method).__name__}(), calibration)")
-    if isinstance(calibration, Iterator):  # which can be read once
-        calibration = list(calibration)
+    calibration = kept(calibration)
     plan = partial(planned, graph, per_channel=method.per_channel, weight_bits=method.weight_bits)
     remark(graph, calibration, lambda: plan().graph, "thresholds")
     if isinstance(method, TrainingFree):

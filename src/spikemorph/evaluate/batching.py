@@ -44,6 +44,11 @@ def batches(
         )
 
 
+def kept(data: Batches) -> Batches:
+    """The same data, as a list where it could be read only once."""
+    return list(data) if isinstance(data, Iterator) else data
+
+
 def _part(lengths: Tensor, start: int, samples: Samples) -> Tensor:
     first = samples if isinstance(samples, Tensor) else samples[0]
     return lengths[start : start + len(first)] if first.dim() else lengths

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from spikemorph.errors import GraphError, expect
-from spikemorph.evaluate.batching import Batches
+from spikemorph.evaluate.batching import Batches, kept
 from spikemorph.ir.graph import Dialect, Graph
 from spikemorph.passes import plan
 from spikemorph.passes.absorb import absorb_gains
@@ -92,6 +92,7 @@ def quantise(graph: Graph, calibration: Batches, levels: Levels, method: PostTra
     """
     expect("quantise(method)", method, (Nearest, Reconstruction), "use Reconstruction()")
     _check(graph, levels)
+    calibration = kept(calibration)
     remark(graph, calibration, lambda: plan(graph, levels), "units")
     match method:
         case Nearest():

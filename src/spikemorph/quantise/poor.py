@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -49,10 +49,8 @@ def flaw(graph: Graph, data: Batches) -> str | None:
     """What is poor about calibration samples, None for nothing.
 
     Args:
-        data: looked at until nothing can be wrong any more; an iterator, which is read once, is not.
+        data: looked at until nothing can be wrong any more; no iterator, of which nothing would be left.
     """
-    if isinstance(data, Iterator):
-        return None
     seen, alike, flat = 0, True, True
     first: tuple[Tensor, ...] | None = None
     for inputs in batches(graph, data, size=CHUNK, where="calibration"):
