@@ -18,10 +18,20 @@ from spikemorph.ir.store import graph_hash
 from spikemorph.quantise.methods import Reconstruction
 
 LEVELS = sm.Levels(activation=15, granularity=sm.levels.PerChannel())
+
+
+def calibrated(graph: Graph, x: Batches) -> Graph:
+    network = sm.trainable(graph, LEVELS)
+    network.calibrate(x)
+    return sm.freeze(network)
+
+
 WAYS: dict[str, tuple[str, Callable[[Graph, Batches], object]]] = {
     "balanced": ("thresholds", lambda graph, x: sm.convert(graph, sm.TrainingFree(), x)),
     "rate": ("thresholds", lambda graph, x: sm.convert(graph, sm.Rate(), x)),
     "quantised": ("units", lambda graph, x: sm.quantise(graph, x, LEVELS)),
+    "trainable": ("units", lambda graph, x: sm.freeze(sm.trainable(graph, LEVELS, x))),
+    "calibrated": ("units", calibrated),
     "reconstructed": ("units", lambda graph, x: sm.quantise(graph, x, LEVELS, Reconstruction())),
 }
 
@@ -58,6 +68,7 @@ def test_poor_samples_are_reported_with_what_they_do(
     with pytest.warns(CalibrationWarning) as caught:
         convert(graph, made())
     (warning,) = caught
+    assert warning.filename == __file__
     text = str(warning.message)
     assert text.startswith(f"calibration: {said}")
     assert f"known: {what} fit what is seen" in text

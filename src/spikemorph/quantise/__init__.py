@@ -14,7 +14,7 @@ from spikemorph.passes.lower import lower_batch_norms
 from spikemorph.passes.prune import prune
 from spikemorph.quantise.integer import integer_graph
 from spikemorph.quantise.methods import Nearest, PostTraining, Reconstruction
-from spikemorph.quantise.network import QuantisedNetwork, check_overrides
+from spikemorph.quantise.network import QuantisedNetwork, check_overrides, seen_in
 from spikemorph.quantise.poor import remark
 from spikemorph.quantise.reconstruct import reconstruct, with_biases
 
@@ -35,6 +35,8 @@ NEAREST = Nearest()
 def trainable(graph: Graph, levels: Levels, calibration: Batches | None = None) -> QuantisedNetwork:
     """A torch module for quantisation-aware training that models the integer graph's own grids.
 
+    Calibration samples that are few, all alike or without contrast are warned of (CalibrationWarning).
+
     Args:
         graph: float dialect, from `capture`.
         levels: ranges of counts and weights.
@@ -45,9 +47,17 @@ def trainable(graph: Graph, levels: Levels, calibration: Batches | None = None) 
         DataError: empty or unfit calibration data.
     """
     _check(graph, levels)
+    if calibration is None:
+        return QuantisedNetwork(plan(graph, levels), levels)
+    calibration = kept(calibration)
+    remark(graph, calibration, lambda: plan(graph, levels), "units")
+    return _calibrated(graph, levels, calibration)
+
+
+def _calibrated(graph: Graph, levels: Levels, calibration: Batches) -> QuantisedNetwork:
+    """The same, of data that was remarked on: a warning names who called, and comes once."""
     network = QuantisedNetwork(plan(graph, levels), levels)
-    if calibration is not None:
-        network.calibrate(calibration)
+    network.lay(*seen_in(network.graph, levels, calibration))
     return network
 
 
@@ -96,7 +106,7 @@ def quantise(graph: Graph, calibration: Batches, levels: Levels, method: PostTra
     remark(graph, calibration, lambda: plan(graph, levels), "units")
     match method:
         case Nearest():
-            return freeze(trainable(graph, levels, calibration))
+            return freeze(_calibrated(graph, levels, calibration))
         case Reconstruction():
             return freeze(reconstructed(graph, calibration, levels, method))
         case _:

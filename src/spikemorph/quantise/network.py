@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikemorph.errors import DataError, LevelsError
 from spikemorph.evaluate import functions, pooling
-from spikemorph.evaluate.batching import Batches
+from spikemorph.evaluate.batching import Batches, kept
 from spikemorph.evaluate.encode import as_inputs
 from spikemorph.evaluate.host import host_values
 from spikemorph.evaluate.linear import LINEAR, align_ranks
@@ -26,6 +26,7 @@ from spikemorph.quantise.equalise import equalised, readers
 from spikemorph.quantise.grids import Grids, lay_grids
 from spikemorph.quantise.inputs import input_grid
 from spikemorph.quantise.observe import observe
+from spikemorph.quantise.poor import remark
 from spikemorph.quantise.scale import choose_unit
 
 
@@ -99,21 +100,14 @@ class QuantisedNetwork(nn.Module):
     def calibrate(self, calibration: Batches) -> None:
         """Choose all units and weight steps from samples of training data, in place.
 
+        Samples that are few, all alike or without contrast are warned of (CalibrationWarning).
+
         Raises:
             DataError: empty or unfit calibration data.
         """
-        units: dict[str, Tensor] = {}
-        seen: dict[str, Tensor] = {}
-        for name, samples in observe(self.graph, calibration).items():
-            node = self.graph.by_name[name]
-            if isinstance(node.op, ops.Input):
-                seen[name] = samples
-            elif isinstance(node.op, ops.Quantiser | ops.Recurrence):
-                op = quantiser_of(node.op)
-                unit = choose_unit(samples, op.lo, op.hi, self.levels.observer)
-                reads = readers(self.graph, node, self.levels)
-                units[name] = equalised((samples, samples), unit, (op.lo, op.hi), reads)
-        self.lay(units, seen)
+        calibration = kept(calibration)
+        remark(self.graph, calibration, lambda: self.graph, "units")
+        self.lay(*seen_in(self.graph, self.levels, calibration))
 
     def lay(self, units: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> None:
         """Take these units and choose the weight steps, in place.
@@ -284,6 +278,27 @@ class QuantisedNetwork(nn.Module):
     def decoded(cell: Cell, value: Tensor) -> Tensor:
         """A value as real numbers, from its integers."""
         return _real(accumulator(cell), value)
+
+
+def seen_in(
+    graph: Graph, levels: Levels, calibration: Batches
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Units of a planned graph's neurons, and numbers seen of its inputs: what `lay` takes.
+
+    Raises:
+        DataError: empty or unfit calibration data.
+    """
+    units: dict[str, Tensor] = {}
+    seen: dict[str, Tensor] = {}
+    for name, samples in observe(graph, calibration).items():
+        node = graph.by_name[name]
+        if isinstance(node.op, ops.Input):
+            seen[name] = samples
+        elif isinstance(node.op, ops.Quantiser | ops.Recurrence):
+            op = quantiser_of(node.op)
+            unit = choose_unit(samples, op.lo, op.hi, levels.observer)
+            units[name] = equalised((samples, samples), unit, (op.lo, op.hi), readers(graph, node, levels))
+    return units, seen
 
 
 def _real(acc: Accumulator, integers: Tensor) -> Tensor:
