@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 import spikemorph as sm
 from spikemorph.convert.network import SpikingNetwork
@@ -58,6 +59,12 @@ def graph() -> Graph:
         (lambda: torch.randn(1, 3, 12, 12), "1 sample"),
         (lambda: torch.randn(1, 3, 12, 12).expand(40, -1, -1, -1), "40 samples, all alike"),
         (lambda: torch.rand(40, 3, 1, 1).expand(-1, -1, 12, 12), "40 samples without contrast"),
+        (lambda: 0.5 + 1e-6 * torch.randn(40, 3, 12, 12), "40 samples without contrast"),
+        (
+            lambda: pad(torch.rand(40, 3, 1, 1).expand(-1, -1, 10, 10), (1, 1, 1, 1)),
+            "40 samples without contrast",
+        ),
+        (lambda: torch.randn(2, 3, 12, 12).repeat(20, 1, 1, 1), "40 samples, 2 of them different"),
     ],
 )
 def test_poor_samples_are_reported_with_what_they_do(
