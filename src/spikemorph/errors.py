@@ -38,7 +38,7 @@ def _block(where: str, got: str, known: str, do: str) -> str:
 
 
 class CalibrationWarning(UserWarning):
-    """Calibration data that says too little: few samples, samples that are all alike or without contrast."""
+    """Calibration data that says too little: samples few, all alike, repeated or without contrast."""
 
     def __init__(self, *, where: str, got: str, known: str, do: str) -> None:
         self.where, self.got, self.known, self.do = where, got, known, do

@@ -12,6 +12,7 @@ from spikemorph.convert.training_free import TrainingFree, training_free
 from spikemorph.errors import UsageError, expect
 from spikemorph.evaluate.batching import Batches, kept
 from spikemorph.ir.graph import Graph
+from spikemorph.passes.levels import Max
 from spikemorph.quantise.poor import remark
 
 Method = Lossless | TrainingFree | Rate
@@ -26,7 +27,7 @@ def convert(
 ) -> SpikingNetwork:
     """The spiking network of a graph.
 
-    Calibration samples that are few, all alike or without contrast are warned of (CalibrationWarning).
+    Samples that are few, all alike, repeated or without contrast are warned of (CalibrationWarning).
 
     Args:
         graph: integer dialect for Lossless, from `quantise` or `freeze`; float dialect, from `capture`, for
@@ -54,7 +55,8 @@ def convert(
         raise _calibration("none", f"convert(graph, {type(method).__name__}(), calibration)")
     calibration = kept(calibration)
     plan = partial(planned, graph, per_channel=method.per_channel, weight_bits=method.weight_bits)
-    remark(graph, calibration, lambda: plan().graph, "thresholds")
+    observer = method.threshold if isinstance(method, Rate) else Max()
+    remark(graph, calibration, lambda: plan().graph, what="thresholds", observer=observer)
     if isinstance(method, TrainingFree):
         return training_free(graph, method, calibration, progress)
     return rate(graph, method, calibration)

@@ -35,7 +35,7 @@ NEAREST = Nearest()
 def trainable(graph: Graph, levels: Levels, calibration: Batches | None = None) -> QuantisedNetwork:
     """A torch module for quantisation-aware training that models the integer graph's own grids.
 
-    Calibration samples that are few, all alike or without contrast are warned of (CalibrationWarning).
+    Samples that are few, all alike, repeated or without contrast are warned of (CalibrationWarning).
 
     Args:
         graph: float dialect, from `capture`.
@@ -50,7 +50,7 @@ def trainable(graph: Graph, levels: Levels, calibration: Batches | None = None) 
     if calibration is None:
         return QuantisedNetwork(plan(graph, levels), levels)
     calibration = kept(calibration)
-    remark(graph, calibration, lambda: plan(graph, levels), "units")
+    remark(graph, calibration, lambda: plan(graph, levels), what="units", observer=levels.observer)
     return _calibrated(graph, levels, calibration)
 
 
@@ -88,7 +88,7 @@ def freeze(network: QuantisedNetwork) -> Graph:
 def quantise(graph: Graph, calibration: Batches, levels: Levels, method: PostTraining = NEAREST) -> Graph:
     """Post-training quantisation: the integer graph of a captured network.
 
-    Calibration samples that are few, all alike or without contrast are warned of (CalibrationWarning).
+    Samples that are few, all alike, repeated or without contrast are warned of (CalibrationWarning).
 
     Args:
         graph: float dialect, from `capture`.
@@ -103,7 +103,7 @@ def quantise(graph: Graph, calibration: Batches, levels: Levels, method: PostTra
     expect("quantise(method)", method, (Nearest, Reconstruction), "use Reconstruction()")
     _check(graph, levels)
     calibration = kept(calibration)
-    remark(graph, calibration, lambda: plan(graph, levels), "units")
+    remark(graph, calibration, lambda: plan(graph, levels), what="units", observer=levels.observer)
     match method:
         case Nearest():
             return freeze(_calibrated(graph, levels, calibration))

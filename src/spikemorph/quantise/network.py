@@ -100,13 +100,13 @@ class QuantisedNetwork(nn.Module):
     def calibrate(self, calibration: Batches) -> None:
         """Choose all units and weight steps from samples of training data, in place.
 
-        Samples that are few, all alike or without contrast are warned of (CalibrationWarning).
+        Samples that are few, all alike, repeated or without contrast are warned of (CalibrationWarning).
 
         Raises:
             DataError: empty or unfit calibration data.
         """
         calibration = kept(calibration)
-        remark(self.graph, calibration, lambda: self.graph, "units")
+        remark(self.graph, calibration, lambda: self.graph, what="units", observer=self.levels.observer)
         self.lay(*seen_in(self.graph, self.levels, calibration))
 
     def lay(self, units: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> None:
