@@ -74,7 +74,7 @@ def bars(count: int) -> Tensor:
     [
         lambda: torch.randn(8, 9),
         lambda: torch.randn(8, 3, 12, 16),
-        lambda: pad(torch.rand(40, 3, 12, 16), (0, 8, 0, 4)),
+        lambda: pad(torch.rand(40, 3, 12, 16), (0, 2, 0, 2)),
         lambda: one_hot(torch.arange(40) % 10, 10).float(),
         lambda: one_hot(torch.arange(40) % 4, 4).float(),
         lambda: one_hot(torch.arange(40) % 4, 4).float() * torch.rand(40, 1),

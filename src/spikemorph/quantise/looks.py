@@ -117,7 +117,7 @@ def _framed(plane: Tensor, least: float) -> bool:
     if len(inside) == 0:
         return True
     box = plane[tuple(slice(lo, hi + 1) for lo, hi in zip(*_ends(inside), strict=True))]
-    return box.numel() == len(inside) > plane.numel() / 2 and bool(box.max() - box.min() <= least)
+    return box.numel() > plane.numel() / 2 and bool(box.max() - box.min() <= least)
 
 
 def _ends(places: Tensor) -> tuple[list[int], list[int]]:
