@@ -25,6 +25,10 @@ def with_backbone(backbone: nn.Module) -> nn.Module:
     return model
 
 
+def modes(model: nn.Module) -> dict[str, bool]:
+    return {path: module.training for path, module in model.named_modules()}
+
+
 class Plain(nn.Module):
     """A backbone of one map and a head."""
 
@@ -163,6 +167,26 @@ def test_a_module_called_by_another_name_is_not_taken_out() -> None:
             Part(Listed().eval(), modules).capture(torch.rand(2, 3, 8, 8))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_scripted_modules_are_left_around_a_part_and_refused_in_it() -> None:
+    class Behind(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.behind = torch.jit.script(nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU()))
+
+        def forward(self, x: Tensor) -> Any:
+            return self.behind(super().forward(x))
+
+    model, x = Behind().eval(), torch.rand(2, 3, 8, 8)
+    part = Part(model)
+    graph = part.capture(x)
+    assert torch.allclose(part.place(graph).train()(x), model(x), atol=1e-5)
+    assert not any(modes(model).values())
+    for call in ("inputs", "module", "capture"):
+        with pytest.raises(CaptureError, match="behind of Behind: a scripted module"):
+            getattr(Part(model, ("behind",)), call)(x)
+
+
 def test_a_part_that_writes_into_its_input_is_refused() -> None:
     model = nn.Sequential(OrderedDict(first=nn.ReLU(inplace=True), last=nn.Conv2d(3, 2, 1))).eval()
     with pytest.raises(CaptureError, match=r"module first of Sequential: writes into what it is called with"):
@@ -182,6 +206,31 @@ def test_what_the_model_does_to_the_input_afterwards_is_not_seen() -> None:
     with torch.no_grad():
         wanted = model(x)
     assert torch.allclose(part.place(part.capture(x))(x), wanted, atol=1e-5)
+
+
+def test_outputs_of_the_part_are_compared_where_results_say_nothing() -> None:
+    class Drifting(Plain):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Any:
+            self.calls += 1
+            self.head(self.backbone(x * self.calls))
+            return []
+
+    with pytest.raises(CaptureError, match="head of Drifting: other outputs in its place"):
+        Part(Drifting().eval()).capture(torch.rand(2, 3, 8, 8))
+
+
+def test_results_are_compared_too() -> None:
+    class Counting(Plain):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Any:
+            self.calls += 1
+            return super().forward(x) * self.calls
+
+    with pytest.raises(CaptureError, match="head of Counting: not the only reader"):
+        Part(Counting().eval()).capture(torch.rand(2, 3, 8, 8))
 
 
 # ---------------------------------------------------------------- every failure names its module
@@ -354,10 +403,6 @@ def test_the_layers_in_front_of_the_norm_of_ssd_are_advised() -> None:
 
 
 # ---------------------------------------------------------------- the model stays as it is
-def modes(model: nn.Module) -> dict[str, bool]:
-    return {path: module.training for path, module in model.named_modules()}
-
-
 def test_what_is_placed_shares_no_mode_with_the_model() -> None:
     model = faster()
     part = Part(model, ("backbone",))

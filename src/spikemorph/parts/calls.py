@@ -65,6 +65,8 @@ def watch(model: nn.Module, images: Any, part: Sequence[str]) -> Watched:
     handles = []
     try:
         for path, module in model.named_modules(remove_duplicate=False):
+            if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+                continue
             before, after = _hooks(watched, path, part)
             handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
             handles.append(module.register_forward_hook(after))

@@ -72,6 +72,7 @@ class Part:
             DataError: no image.
         """
         refusals.check_rest(self.model, images)
+        refusals.check_python(self.model, self.modules)
         seen: list[tuple[tuple[Any, ...], Mapping[str, Any]]] = []
 
         def stop(module: nn.Module, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:
@@ -161,6 +162,7 @@ class Part:
             CaptureError: no such run.
         """
         refusals.check_rest(self.model, images)
+        refusals.check_python(self.model, self.modules)
         watched, first = watch(self.model, images, self.modules), self.modules[0]
         say = self._refusals(watched)
         for path, calls in watched.calls.items():
@@ -228,7 +230,9 @@ class Part:
         if len(given) != 1:
             known, do = "modules that the model calls by their paths", f"call it as self.{last}(...) there"
             raise say.unfit(last, "not the module that the model calls", known, do)
-        if not same(given[0], watched.calls[last][0].result) or not same(found, wanted):
+        if not same(given[0], watched.calls[last][0].result):
+            raise say.unfit(last, "other outputs in its place", "models that do the same in every call")
+        if not same(found, wanted):
             raise say.unfit(last, "not the only reader of what is in front of it", "parts with one exit")
 
     def _replaced(self, compute: Compute) -> nn.Module:

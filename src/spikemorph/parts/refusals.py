@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
 from torch import Tensor, nn
 
 from spikemorph.errors import CaptureError, DataError, UnsupportedOps, UsageError
@@ -158,6 +159,22 @@ def check_rest(model: nn.Module, images: Any) -> None:
             known="what the model is called with, at least one image",
             do="pass one or two images, as the model takes them",
         )
+
+
+def check_python(model: nn.Module, modules: tuple[str, ...]) -> None:
+    """Nothing, where the modules of the part are ones of Python.
+
+    Raises:
+        CaptureError: scripted ones.
+    """
+    for path in modules:
+        if isinstance(model.get_submodule(path), torch.jit.ScriptModule):
+            raise CaptureError(
+                where=_where(model, path),
+                got="a scripted module",
+                known="modules of Python, which torch.export and hooks take",
+                do="put the module that was scripted in its place before capture",
+            )
 
 
 def check_unwatched(model: nn.Module, modules: tuple[str, ...]) -> None:

@@ -131,8 +131,8 @@ def shell(module: nn.Module, made: dict[int, nn.Module] | None = None) -> nn.Mod
         made: what stands for a module already, by its id().
     """
     made = {} if made is None else made
-    if isinstance(module, torch.jit.ScriptModule):  # its state is in C++
-        return made.get(id(module), module)
+    if id(module) not in made and isinstance(module, torch.jit.ScriptModule):
+        made[id(module)] = copy.deepcopy(module)  # its state is in C++
     if id(module) not in made:
         copied: nn.Module = object.__new__(type(module))  # GraphModule.__new__ makes another class
         made[id(module)] = copied
