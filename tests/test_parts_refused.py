@@ -101,6 +101,24 @@ def test_a_placed_model_that_reads_what_is_inside_later_is_refused_then() -> Non
         placed(2 * x)
 
 
+def test_a_part_may_end_at_the_module_that_is_read() -> None:
+    class Three(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = (nn.Conv2d(3, 3, 1) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Any:
+            inside = self.b(self.a(x))
+            return self.c(inside), inside.amax()
+
+    model, x = Three().eval(), torch.rand(2, 3, 8, 8)
+    with pytest.raises(CaptureError, match=r"module b of Three: (.|\n)*modules=\('a', 'b'\)"):
+        Part(model, ("a", "b", "c")).capture(x)
+    part = Part(model, ("a", "b"))
+    for given, wanted in zip(part.place(part.capture(x))(x), model(x), strict=True):
+        assert torch.allclose(given, wanted, atol=1e-5)
+
+
 def held() -> Held:
     def refuse(reader: str) -> CaptureError:
         return CaptureError(where="", got=reader, known="", do="")
@@ -431,8 +449,9 @@ def test_what_a_part_keeps_on_itself_is_kept_from_the_model() -> None:
     model = with_backbone(Keeping())
     part = Part(model)
     graph = part.capture(photos())
+    model.backbone.kept = None  # type: ignore[union-attr, assignment]
     part.place(graph)(photos())
-    assert type(model.backbone.kept) is Tensor
+    assert model.backbone.kept is None  # type: ignore[union-attr]
     with torch.inference_mode():
         assert len(part.place(graph)(photos())) == 3
 
