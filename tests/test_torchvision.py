@@ -178,6 +178,16 @@ def test_the_page_says_what_was_measured() -> None:
             assert all(each["known"] and each["do"] and each["count"] > 0 for each in row["offences"]), name
 
 
+@pytest.mark.parametrize("name", ["mnasnet0_5"])
+def test_rows_of_the_page_can_be_made_again(name: str) -> None:
+    kept = json.loads(HELD.read_text())["rows"][name]
+    made = json.loads(json.dumps(zoo.row(name).to_dict()))
+    same = ("taken", "parameters", "shape", "levels", "neurons", "neurons_compared", "outputs_compared")
+    assert {key: made[key] for key in same} == {key: kept[key] for key in same}
+    assert made["lossless"]
+    assert made["neurons_different"] == made["outputs_different"] == 0
+
+
 def test_the_page_has_rows_of_every_family() -> None:
     made = json.loads(HELD.read_text(encoding="utf-8"))
     assert {zoo.family(name) for name in made["rows"]} == set(zoo.FAMILIES)

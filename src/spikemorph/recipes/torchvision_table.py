@@ -32,7 +32,7 @@ Every network is built whole, with random weights, batch norms with statistics o
 signs. It is captured, compared with the torch module on samples that it was not captured with (largest
 difference of any output, relative to the largest output), quantised to {levels} levels and {bits}-bit weights
 with {batch} calibration samples, converted to a spiking network of ternary spikes, and run until nothing is
-in flight on {compared} samples. Every neuron's count is then compared with that of the quantised network, as
+in flight on {compared} of them. Every neuron's count is then compared with that of the quantised network, as
 integers. Parameters are those of the module, a sample is an image of 3 channels. Accuracy is not the subject:
 the weights are random.
 
