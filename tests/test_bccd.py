@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,12 +21,13 @@ from spikemorph.ir.store import graph_hash
 from spikemorph.recipes import bccd, bccd_picture
 from spikemorph.recipes.bccd_training import detection_loss, pretrained, turned
 from spikemorph.recipes.contest import Quantised, Source
-from spikemorph.recipes.over_steps import FULL
+from spikemorph.recipes.over_steps import FULL, QUIESCENT
 
 pytest.importorskip("torchvision")
 from spikemorph.recipes.bccd_network import detector
 
 torch.set_num_threads(1)
+RESULTS = Path(__file__).parents[1] / "results"
 BOX = torch.tensor([[2.0, 1.0, 5.0, 3.0]])
 
 
@@ -242,3 +244,10 @@ def test_the_shipped_network_finds_cells() -> None:
         pytest.skip(str(missing))
     outputs = sm.evaluate(bccd.RECIPE.graph(None, "float"), test.x)
     assert bccd.MAP.of(outputs, test.y) > 80
+
+
+def test_the_network_that_is_shipped_and_verified_is_the_one_reported_at_rest() -> None:
+    made = json.loads((RESULTS / "bccd.json").read_text())
+    assert made["notes"]["chosen"] == bccd.RECIPE.notes(None)["chosen"]
+    assert made["notes"]["chosen"][bccd.TERNARY][QUIESCENT][0] == f"{bccd.SHIPPED} levels"
+    assert made["qnn"] == made["snn"] == made["by_method"][bccd.TERNARY][QUIESCENT]

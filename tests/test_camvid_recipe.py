@@ -20,6 +20,7 @@ from spikemorph.recipes.packed import halved
 from spikemorph.recipes.result import Case
 
 torch.set_num_threads(1)
+RESULTS = Path(__file__).parents[1] / "results"
 SIZES = {Split.TRAIN: 7, Split.VALIDATION: 2, Split.TEST: 3}
 
 
@@ -87,6 +88,13 @@ def test_the_shipped_network_sees_streets() -> None:
     except MissingData as missing:
         pytest.skip(str(missing))
     assert scenes_iou(sm.evaluate(camvid.RECIPE.graph(None, "float"), test.x), test.y) > 45
+
+
+def test_the_network_that_is_shipped_and_verified_is_the_one_reported_at_rest() -> None:
+    made = json.loads((RESULTS / "camvid.json").read_text())
+    assert made["notes"]["chosen"] == camvid.RECIPE.notes(None)["chosen"]
+    assert made["notes"]["chosen"][camvid.TERNARY][QUIESCENT][0] == str(camvid.SHIPPED)
+    assert made["qnn"] == made["snn"] == made["by_method"][camvid.TERNARY][QUIESCENT]
 
 
 def test_the_shipped_file_is_small() -> None:

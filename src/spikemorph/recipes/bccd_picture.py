@@ -13,12 +13,12 @@ from spikemorph.data import Split
 from spikemorph.data.bccd import ARCHIVE, load_bccd
 from spikemorph.evaluate.integers import evaluate
 from spikemorph.files import atomic_write
+from spikemorph.measure.over_steps import over_steps
 from spikemorph.recipes.bccd import RECIPE, TERNARY, apart, detected, families, normalised
 from spikemorph.recipes.bccd_network import SHRINK
 from spikemorph.recipes.camvid_picture import GAP, HEAD, sheet
-from spikemorph.recipes.contest import Quantised, Source
-from spikemorph.run.record import Outputs
-from spikemorph.run.simulate import simulate
+from spikemorph.recipes.contest import Quantised, Source, recorded, ways
+from spikemorph.recipes.over_steps import STEPS
 
 COLOURS = ((20, 60, 230), (0, 110, 0), (0, 0, 0))
 """Of red cells, white cells and platelets."""
@@ -28,8 +28,6 @@ PALETTE = 96
 """Colours of the file."""
 DRAWN = 3
 """How much smaller than its file an image is drawn."""
-SHOWN = "15 levels"
-"""Of the spiking network."""
 
 
 def framed(image: Tensor, found: Mapping[str, Tensor], zoom: float) -> Tensor:
@@ -80,10 +78,10 @@ def draw(
     atomic_write(path, lambda temporary: made.save(temporary, "PNG", optimize=True))
 
 
-def illustrate(
-    path: Path, *, shown: Sequence[int] = (10, 40), steps: tuple[int, ...] = (4, 8, 16, 32)
-) -> None:
-    """Test images with the boxes of the data set, of the float network and of a spiking one after some steps.
+def illustrate(path: Path, *, shown: Sequence[int] = (10, 40)) -> None:
+    """Test images with the boxes of the data set, of the float network, and of spiking ones over steps.
+
+    After T steps that network which is chosen for T, as in the results; at rest the one that is shipped.
 
     Raises:
         MissingData: the data set is missing, or Pillow is not installed.
@@ -94,17 +92,14 @@ def illustrate(
     data = load_bccd(Split.TEST, shrink=SHRINK)
     x = normalised(data)[chosen]
     graph = RECIPE.graph(None, "float")
-    calibration, _ = apart(load_bccd(Split.TRAIN, shrink=SHRINK))
-    source = Source(graph, calibration)
-    network = families(Quantised(source))[TERNARY][SHOWN].build(source)
-    run = simulate(network, x, steps=max(steps), record=Outputs(steps))
-    assert run.outputs is not None
+    source = Source(graph, apart(load_bccd(Split.TRAIN, shrink=SHRINK))[0])
+    won = recorded(RECIPE.notes(None), STEPS)[TERNARY]
     columns = {
         "data set": [{"boxes": data.boxes[i], "labels": data.labels[i]} for i in shown],
         "float": detected(evaluate(graph, x)),
-        **{
-            f"spiking, T = {step}": detected(outputs)
-            for step, outputs in zip(steps, run.outputs, strict=True)
-        },
     }
+    for way in ways(source, TERNARY, families(Quantised(source))[TERNARY], won):
+        for reached in over_steps(way.network, x, way.steps, quiescent=False) if way.steps else ():
+            columns |= {f"spiking, T = {n}": detected(outputs) for n, outputs in reached.outputs.items()}
+    columns["spiking, at rest"] = detected(evaluate(RECIPE.graph(None, "qnn"), x))
     draw(fine, columns, SHRINK / DRAWN, path)

@@ -152,8 +152,9 @@ def measure(case: Case, progress: Progress, full: bool) -> Result:
     test = load_camvid(Split.TEST)
     some = _part(test, len(test) if full else TESTED)
     source = Source(case.float_graph, photos()[0])
-    rows = families(Quantised(source))
-    chosen = recorded(case.notes, steps)
+    made = Quantised(source)
+    made.keep(case.integer_graph, SHIPPED.levels)
+    rows, chosen = families(made), recorded(case.notes, steps)
     found = [way for name, won in chosen.items() for way in ways(source, name, rows[name], won)]
     total = VERIFIED + len(found) * len(some)
     result = assess(case, _part(test, VERIFIED), lambda done, _: progress(done, total), metric=MIOU)
@@ -204,7 +205,7 @@ def _rest(graph: Graph, data: Scenes) -> float:
 
 
 def draw_scenes(path: Path) -> None:
-    """A picture of three test photos: labels, the float network, the lossless one after 16, 32, 64 steps.
+    """A picture of three test photos: labels, the float network, the lossless one over steps and at rest.
 
     Raises:
         MissingData: CamVid is not here, or Pillow is not installed.
@@ -221,6 +222,7 @@ def draw_scenes(path: Path) -> None:
             continue
         for reached in over_steps(way.network, some.x, way.steps, quiescent=False):
             seen |= {f"spiking, {steps} steps": reached.outputs[steps] for steps in way.steps}
+    seen["spiking, at rest"] = evaluate(RECIPE.graph(None, "qnn"), some.x)
     draw(columns(some.x, some.y, seen), path)
 
 

@@ -55,18 +55,22 @@ class Quantised:
         self.source = source
         self._made: dict[tuple[int, int], Graph] = {}
 
-    def keep(self, graph: Graph, levels: int, identity: int) -> None:
+    def keep(self, graph: Graph, levels: int, identity: int | None = None) -> None:
         """A network that is there already."""
-        self._made[levels, identity] = graph
+        self._made[_key(levels, identity)] = graph
 
     def __call__(self, levels: int, identity: int | None = None) -> Graph:
         """On so many levels; identity neurons carry signed sums: twice as many, if not said."""
-        key = levels, 2 * levels + 1 if identity is None else identity
+        key = _key(levels, identity)
         if key not in self._made:
             how = Levels(levels, identity=key[1], granularity=PerChannel())
             made = quantise(self.source.graph, self.source.calibration, how, Reconstruction())
             self._made[key] = made
         return self._made[key]
+
+
+def _key(levels: int, identity: int | None) -> tuple[int, int]:
+    return levels, 2 * levels + 1 if identity is None else identity
 
 
 @final
