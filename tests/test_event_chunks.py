@@ -29,7 +29,7 @@ from spikemorph.run.record import Everything, LayerSpikes, Outputs, SpikeCounts
 from spikemorph.run.reference import Reference
 from test_stream import reading
 
-LONG = {"s-mnist-784", "bccd", "camvid", "training-free-cifar10-resnet18"}
+LONG = {"s-mnist-784", "bccd", "camvid", "training-free-cifar10-resnet18", "training-free-cifar10-vgg"}
 """Networks that the dense engine takes too long for here."""
 
 

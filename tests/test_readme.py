@@ -1,7 +1,8 @@
-"""The README's Python runs as it stands."""
+"""The README: its Python runs as it stands, its figures are those of the results."""
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -26,3 +27,28 @@ def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     neurons = [node.op for node in seen["qgraph"].neurons if isinstance(node.op, ops.Neuron)]
     assert {each.hi for each in neurons} == {3}
     assert (tmp_path / "net.safetensors").exists()
+
+
+LABELS = {
+    "training-free-mobilenet-v2": ("MobileNetV2, ImageNet photos", "top-1"),
+    "training-free-efficientnet-lite0": ("EfficientNet-Lite0, ImageNet photos", "top-1"),
+    "training-free-cifar10-vgg": ("VGG, CIFAR-10", "accuracy"),
+    "training-free-cifar10-resnet18": ("narrow ResNet-18, CIFAR-10", "accuracy"),
+    "camvid": ("FCN on MobileNetV2, CamVid", "mIoU"),
+    "bccd": ("RetinaNet on the first half of MobileNetV2, BCCD", "mAP@0.5"),
+}
+
+
+def row_of(name: str) -> str:
+    """A row of the table of what is lost without training."""
+    made = json.loads((README.parent / "results" / f"{name}.json").read_text())
+    lost = [made["loss"].get(key) for key in ("8", "16", "32", "64", "quiescent")]
+    lost += [made["loss_graded"].get(key) for key in ("8", "16", "32")]
+    words = ["-" if each is None else f"{each:.1f}" if abs(each) >= 10 else f"{each:.2f}" for each in lost]
+    label, measure = LABELS[name]
+    return f"| {label} | {measure} | {made['samples']} | {made['float']:.2f} | {' | '.join(words)} |"
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_the_table_without_training_holds_what_was_measured(name: str) -> None:
+    assert row_of(name) in README.read_text(encoding="utf-8").splitlines()

@@ -39,6 +39,7 @@ FEW = {
     "s-mnist-784": 4,
     "lidar": 20,
     "training-free-cifar10-resnet18": 20,
+    "training-free-cifar10-vgg": 20,
     "bccd": 1,
     "camvid": 1,
 }
@@ -46,6 +47,7 @@ FEW = {
 LEAST = {
     "cifar10-vgg": 0.8,
     "training-free-cifar10-resnet18": 0.8,
+    "training-free-cifar10-vgg": 0.8,
 }
 """Of the first 200 test samples, what is right at least; 0.88 of the others."""
 JUDGED = {"bccd", "camvid"}

@@ -25,6 +25,7 @@ _ALL = (
     training_free_photos.MOBILENET,
     training_free_photos.EFFICIENTNET,
     training_free_cifar10.RESNET18,
+    training_free_cifar10.VGG,
     camvid.RECIPE,
     bccd.RECIPE,
     craft.RECIPE,
