@@ -106,8 +106,8 @@ def test_at_rest_nothing_is_unsettled_and_fine_grids_add_little(seed: int) -> No
     made = layer_errors(network, x, graph)
     for layer in made.layers:
         assert layer.unsettled == 0
-        assert layer.error == pytest.approx(layer.quantisation, abs=1e-6)
-        assert layer.added == pytest.approx(layer.quantisation_added, abs=1e-6)
+        assert layer.error == pytest.approx(layer.quantisation)
+        assert layer.added == pytest.approx(layer.quantisation_added)
         assert layer.added is not None
         assert layer.added < 0.08 or layer.silent_float == 1, layer  # nothing is left of x - x
 

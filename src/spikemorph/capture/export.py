@@ -97,7 +97,7 @@ def exported(model: object, example_inputs: object, batch_axis: int | Ints = 0) 
             inputs = drawn_inputs(model) if example_inputs is None else example_inputs
             return _read(_traced(model), inputs, None)
         case nn.Module():
-            _check_eval(model)
+            check_eval(model)
             samples, axes = checked_inputs(example_inputs, batch_axis)
             traced = _traced(_export(model, samples, axes))
             if traced.pinned:
@@ -150,7 +150,12 @@ def _read(traced: _Traced, example_inputs: object, model: nn.Module | None) -> E
     )
 
 
-def _check_eval(model: nn.Module) -> None:
+def check_eval(model: nn.Module) -> None:
+    """Nothing, where the model and all of its modules are at rest.
+
+    Raises:
+        CaptureError: training mode.
+    """
     training = [name or "the model" for name, module in model.named_modules() if module.training]
     if training:
         more = f" and {len(training) - 3} more" if len(training) > 3 else ""

@@ -9,6 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from spikemorph.capture.export import check_eval
 from spikemorph.errors import CaptureError, DataError, UnsupportedOps, UsageError
 from spikemorph.ir.graph import Graph
 from spikemorph.parts.calls import Met
@@ -141,15 +142,7 @@ def check_rest(model: nn.Module, images: Any) -> None:
         CaptureError: training mode.
         DataError: no image.
     """
-    training = [name or type(model).__name__ for name, module in model.named_modules() if module.training]
-    if training:
-        more = f" and {len(training) - 3} more" if len(training) > 3 else ""
-        raise CaptureError(
-            where=", ".join(training[:3]) + more,
-            got="training mode",
-            known="networks at rest: stored batch statistics, no dropout",
-            do="call model.eval() before capture",
-        )
+    check_eval(model)
     if isinstance(images, Tensor | list | tuple | dict) and (
         images.numel() == 0 if isinstance(images, Tensor) else len(images) == 0
     ):
