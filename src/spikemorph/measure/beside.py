@@ -44,7 +44,7 @@ class Beside:
         """Every layer in turn: what `seen` returns for it is what reaches the layers behind it.
 
         Args:
-            inputs: [batch, *shape], float32, by argument number.
+            inputs: [batch, *shape], by argument number, of any float type.
         """
         read = {_source_of(node.name): node.name for node in self.graph.readouts}
         last_use = {name: node.name for node in self.planned.nodes for name in node.inputs}

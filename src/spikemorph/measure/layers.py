@@ -234,15 +234,15 @@ def _enter(
 
     def with_spikes(name: str, value: Tensor) -> Tensor:
         books[name].add_own(value, snn[name], spiking[name])
-        return spiking[name].to(value.dtype)
+        return spiking[name]
 
     def at_rest(name: str, value: Tensor) -> Tensor:
         books[name].add_own_resting(value, resting[name])
-        return resting[name].to(value.dtype)
+        return resting[name]
 
     with torch.no_grad():
         for seen in (plain, with_spikes) if qnn is None else (plain, with_spikes, at_rest):
-            beside.walk(inputs, seen)
+            beside.walk(tuple(each.double() if each.is_floating_point() else each for each in inputs), seen)
 
 
 def _layer(sums: LayerSums) -> LayerError:

@@ -34,14 +34,18 @@ class LayerSums:
 
     # ------------------------------------------------------------ adding
     def decoded(self, integers: Tensor) -> Tensor:
-        """Activations float32 [batch, *shape] of counts, outputs of readout integers."""
+        """Activations [batch, *shape] of counts, outputs of readout integers.
+
+        They are rounded to float32, as a decoder hands them on, and kept in float64, so that what layers make
+        of them does not depend on the order in which terms are added.
+        """
         op = self.node.op
         if isinstance(op, ops.Input):
-            return integers.float() * self.unit
+            return (integers.float() * self.unit).double()
         if not isinstance(op, ops.Readout):
-            return integers.float() * (self.unit / self.steps)
+            return (integers.float() * (self.unit / self.steps)).double()
         value = integers.double() * self.graph.tensors[op.scale] / self.steps
-        return (value if op.offset is None else value + self.graph.tensors[op.offset]).float()
+        return (value if op.offset is None else value + self.graph.tensors[op.offset]).float().double()
 
     def add_spiking(self, counts: Tensor, spiking: Tensor, resting: Tensor | None) -> None:
         """Integers and decoded activations of the spiking network, and those of the QNN if there is one."""
@@ -59,7 +63,7 @@ class LayerSums:
         self._square("error", spiking - value)
         if resting is not None:
             self._square("quantisation", resting - value)
-        self.squares["product"] += float((spiking.double() * value).sum())
+        self.squares["product"] += float((spiking * value).sum())
         self.active_float = _either(self.active_float, self._channels(value))
 
     def add_own(self, value: Tensor, counts: Tensor, spiking: Tensor) -> None:
@@ -91,7 +95,7 @@ class LayerSums:
         self._square("quantisation_added", resting - value)
 
     def _square(self, name: str, value: Tensor) -> None:
-        self.squares[name] += float(value.double().square().sum())
+        self.squares[name] += float(value.square().sum())
 
     def _channels(self, value: Tensor) -> Tensor:
         """[channels] bool: which are not zero everywhere; channels lie along the first axis besides time."""
