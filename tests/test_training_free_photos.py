@@ -46,9 +46,9 @@ def noise(monkeypatch: pytest.MonkeyPatch) -> photos.Photos:
     monkeypatch.setattr(photos, "FULL", STEPS)
     monkeypatch.setattr(photos, "STEPS", STEPS)
     tried = photos.Tried(
-        (photos.Setting(3, 7, 4, STEPS), photos.Setting(15, 31, 1)),
-        (photos.Setting(7, 15, 2, STEPS),),
-        (10, 40),
+        (photos.Setting(3, 4, 7, STEPS), photos.Setting(15, 1, 31, ())),
+        (photos.Setting(7, 2, 15, STEPS),),
+        ((10, STEPS), (40, STEPS)),
         STEPS,
     )
     return photos.Photos(small, photos.TORCHVISION, tried, shown=8, tested=6, few=5)

@@ -17,11 +17,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from spikemorph.convert.balance import LeastSquaresIn, LocalThresholdBalancing
 from spikemorph.convert.lossless import Lossless
 from spikemorph.convert.methods import convert
-from spikemorph.convert.network import Binary, Graded, Spike, Ternary
-from spikemorph.convert.rate import Rate
+from spikemorph.convert.network import Graded, Spike, Ternary
 from spikemorph.data import Split
 from spikemorph.data.bccd import HEIGHT, WIDTH, Boxed, load_bccd
 from spikemorph.evaluate.integers import evaluate
@@ -36,9 +34,11 @@ from spikemorph.recipes.contest import (
     Family,
     Quantised,
     Source,
+    balanced,
     choose,
+    classic,
     closest,
-    free,
+    fitted,
     recorded,
     ways,
 )
@@ -70,14 +70,9 @@ def families(made: Quantised) -> Mapping[str, Family]:
     return {
         TERNARY: {f"{p} levels": lossless(p, Ternary()) for p in (5, 7, 11, 15, 31, 63)},
         GRADED: {f"{p} levels": lossless(p, Graded(4)) for p in (7, 15, 31, 63)},
-        "local threshold balancing, binary": {
-            f"{n} iterations": free(LocalThresholdBalancing(n, batch=8), Binary(), steps)
-            for n, steps in ((20, STEPS), (100, FULL))
-        },
-        "least squares, ternary": {f"in {n}": free(LeastSquaresIn(n), Ternary(), (n,)) for n in FULL},
-        "rate, binary": {
-            "percentile 99.9": Candidate(lambda source: convert(source.graph, Rate(), source.calibration))
-        },
+        "local threshold balancing, binary": balanced({20: STEPS, 100: FULL}, batch=8),
+        "least squares, ternary": fitted(FULL),
+        "rate, binary": classic(99.9),
     }
 
 

@@ -8,7 +8,7 @@ float network.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
@@ -16,16 +16,18 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from spikemorph.convert.balance import LeastSquaresIn, LocalThresholdBalancing
+from spikemorph.convert.lossless import Lossless
 from spikemorph.convert.methods import convert
-from spikemorph.convert.network import Spike, SpikingNetwork, Window
+from spikemorph.convert.network import Binary, Spike, SpikingNetwork, Ternary, Window
+from spikemorph.convert.rate import Rate
 from spikemorph.convert.training_free import Delayed, TrainingFree
 from spikemorph.evaluate.integers import evaluate
 from spikemorph.ir.graph import Graph
 from spikemorph.measure.over_steps import over_steps
-from spikemorph.passes.levels import Levels, PerChannel
+from spikemorph.passes.levels import Levels, Max, Percentile, PerChannel
 from spikemorph.quantise import quantise
 from spikemorph.quantise.methods import Reconstruction
-from spikemorph.recipes.over_steps import QUIESCENT, Way
+from spikemorph.recipes.over_steps import FULL, QUIESCENT, Way
 
 STARTS = (0.0, 0.25, 0.5, 0.625, 0.75)
 """Shares of the steps that the readout of a rate network may leave out."""
@@ -114,6 +116,63 @@ class Choice:
 
 Choices = Mapping[str, Choice]
 """By "8", "16", ... steps or "quiescent"."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Of a lossless network.
+
+    Args:
+        levels: of activations.
+        ramp: steps.
+        identity: levels of identity neurons, None: twice as many.
+        steps: at which it may win, None for all; at rest it always may.
+    """
+
+    levels: int
+    ramp: int
+    identity: int | None = None
+    steps: tuple[int, ...] | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        identities = "" if self.identity is None else f"{self.identity} of identities, "
+        return f"{self.levels} levels, {identities}ramp of {self.ramp}"
+
+
+def lossless(made: Quantised, settings: tuple[Setting, ...], spike: Spike) -> Family:
+    """Neurons that track the counts of quantised networks."""
+
+    def candidate(setting: Setting) -> Candidate:
+        method = Lossless(spike, ramp=setting.ramp)
+        return Candidate(
+            lambda source: convert(made(setting.levels, setting.identity), method), setting.steps
+        )
+
+    return {str(setting): candidate(setting) for setting in settings}
+
+
+def balanced(tried: Mapping[int, tuple[int, ...]], batch: int) -> Family:
+    """Thresholds of local threshold balancing, by iterations, and the steps at which each may win."""
+    return {
+        f"{n} iterations": free(LocalThresholdBalancing(n, batch), Binary(), steps)
+        for n, steps in tried.items()
+    }
+
+
+def fitted(steps: tuple[int, ...] = FULL) -> Family:
+    """Thresholds of least squares, each for its own number of steps."""
+    return {f"in {n}": free(LeastSquaresIn(n), Ternary(), (n,)) for n in steps}
+
+
+def classic(*percents: float) -> Family:
+    """Thresholds at percentiles of activations."""
+    return {f"percentile {each}": read_off(Percentile(each)) for each in percents}
+
+
+def read_off(threshold: Max | Percentile) -> Candidate:
+    """The classic baseline."""
+    return Candidate(lambda source: convert(source.graph, Rate(threshold), source.calibration))
 
 
 def free(

@@ -23,7 +23,6 @@ from spikemorph.convert.balance import LeastSquaresIn, LocalThresholdBalancing
 from spikemorph.convert.lossless import Lossless
 from spikemorph.convert.methods import convert
 from spikemorph.convert.network import Binary, Graded, Spike, SpikingNetwork, Ternary
-from spikemorph.convert.rate import Rate
 from spikemorph.convert.training_free import Delayed, TrainingFree
 from spikemorph.data import Dataset, Split
 from spikemorph.data.cifar import load_cifar10
@@ -31,11 +30,21 @@ from spikemorph.evaluate.integers import evaluate
 from spikemorph.files import atomic_text
 from spikemorph.ir.graph import Graph
 from spikemorph.ir.store import graph_hash
-from spikemorph.passes.levels import Levels, Max, Percentile, PerChannel
-from spikemorph.quantise import quantise
-from spikemorph.quantise.methods import Reconstruction
+from spikemorph.passes.levels import Max
 from spikemorph.recipes import cifar10_resnet18, cifar10_vgg
-from spikemorph.recipes.contest import Candidate, Family, Source, choose, closest, recorded, ways
+from spikemorph.recipes.contest import (
+    Candidate,
+    Family,
+    Quantised,
+    Setting,
+    Source,
+    choose,
+    classic,
+    closest,
+    read_off,
+    recorded,
+    ways,
+)
 from spikemorph.recipes.jelly import Theirs
 from spikemorph.recipes.over_steps import FULL, QUIESCENT, STEPS, hits, losses, measured
 from spikemorph.recipes.packed import halved
@@ -48,18 +57,6 @@ CALIBRATION, BATCH, SHOWN, TESTED = 1000, 25, 60, 250
 PASSES = (4, 16, 64)
 """Of local threshold balancing through the calibration images."""
 GRADED, THEIRS = "lossless, graded(4)", "SpikingJelly"
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """Of a lossless network: levels of activations, steps of the ramp."""
-
-    levels: int
-    ramp: int
-
-    def __str__(self) -> str:
-        return f"{self.levels} levels, ramp of {self.ramp}"
 
 
 UNITS = tuple(
@@ -80,33 +77,23 @@ SIZED = tuple(
 class Networks:
     """What candidates of several families share, each made once."""
 
-    source: Source
-    quantised: dict[int, Graph] = field(default_factory=dict)
+    quantised: Quantised
     rates: dict[LocalThresholdBalancing | LeastSquaresIn, SpikingNetwork] = field(default_factory=dict)
 
     def integer(self, levels: int) -> Graph:
         """The quantised network."""
-        if levels not in self.quantised:
-            wanted = Levels(levels, granularity=PerChannel())
-            self.quantised[levels] = quantise(
-                self.source.graph, self.source.calibration, wanted, Reconstruction()
-            )
-        return self.quantised[levels]
+        return self.quantised(levels, max(levels, 15))
 
     def rate(self, balancing: LocalThresholdBalancing | LeastSquaresIn, spike: Spike) -> SpikingNetwork:
         """Integrate-and-fire neurons; their thresholds are the same whatever they send."""
         if balancing not in self.rates:
-            method = TrainingFree(balancing, Delayed(0))
-            self.rates[balancing] = convert(self.source.graph, method, self.source.calibration)
+            method, source = TrainingFree(balancing, Delayed(0)), self.quantised.source
+            self.rates[balancing] = convert(source.graph, method, source.calibration)
         return replace(self.rates[balancing], spike=spike)
 
     def lossless(self, setting: Setting, spike: Ternary | Graded) -> SpikingNetwork:
         """Neurons that track the counts of the quantised network."""
         return convert(self.integer(setting.levels), Lossless(spike, ramp=setting.ramp))
-
-    def read_off(self, threshold: Max | Percentile) -> SpikingNetwork:
-        """The classic baseline."""
-        return convert(self.source.graph, Rate(threshold), self.source.calibration)
 
 
 def families(made: Networks) -> Mapping[str, Family]:
@@ -128,10 +115,7 @@ def families(made: Networks) -> Mapping[str, Family]:
         "local threshold balancing, ternary": balanced(Ternary()),
         "least squares, binary": fitted(Binary()),
         "least squares, ternary": fitted(Ternary()),
-        "rate, binary": {
-            "percentile 99.9": _candidate(partial(made.read_off, Percentile(99.9))),
-            "max": _candidate(partial(made.read_off, Max())),
-        },
+        "rate, binary": {**classic(99.9), "max": read_off(Max())},
         "lossless, ternary": lossless(UNITS, Ternary()),
         GRADED: lossless(SIZED, Graded(4)),
     }
@@ -148,7 +132,7 @@ def settle(module: nn.Module, graph: Graph, folder: Path, report: Report) -> tup
     What a killed run has chosen is read from the folder.
     """
     source = Source(graph, calibration())
-    made, shown = Networks(source), source.calibration[:SHOWN]
+    made, shown = Networks(Quantised(source)), source.calibration[:SHOWN]
     kept = folder / f"choices-{graph_hash(graph)}.json"
     found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     for name, family in families(made).items():
@@ -208,7 +192,7 @@ def compare(module: nn.Module, case: Case, progress: Progress, full: bool) -> Re
     start, data, steps = time.perf_counter(), _tested(), FULL if full else STEPS
     chosen = recorded(case.notes, steps)
     source = Source(case.float_graph, calibration())
-    rows = families(Networks(source))
+    rows = families(Networks(Quantised(source)))
     found = [way for name, won in chosen.items() for way in ways(source, name, rows[name], won)]
     peer = Theirs(module, source.calibration.split(BATCH), steps)
     passes = {key: n for key, (n, _) in case.notes[THEIRS].items() if int(key) in steps}

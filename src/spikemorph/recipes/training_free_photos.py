@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -18,25 +18,25 @@ import torch
 from torch import Tensor, nn
 
 from spikemorph.capture import capture
-from spikemorph.convert.balance import LeastSquaresIn, LocalThresholdBalancing
 from spikemorph.convert.lossless import Lossless
 from spikemorph.convert.methods import convert
-from spikemorph.convert.network import Binary, Graded, Spike, Ternary
-from spikemorph.convert.rate import Rate
+from spikemorph.convert.network import Graded, Ternary
 from spikemorph.data import Dataset, Split
 from spikemorph.data.photos import EFFICIENTNET_LITE, TORCHVISION, Normal, load_photos
 from spikemorph.data.pretrained import MOBILENET_V2
 from spikemorph.evaluate.integers import evaluate
-from spikemorph.passes.levels import Percentile
 from spikemorph.recipes.contest import (
-    Candidate,
     Choices,
     Family,
     Quantised,
+    Setting,
     Source,
+    balanced,
     choose,
+    classic,
     closest,
-    free,
+    fitted,
+    lossless,
     recorded,
     ways,
 )
@@ -48,45 +48,30 @@ from spikemorph.recipes.zoo import efficientnet_lite0
 
 CALIBRATION, SHOWN, TESTED, FEW, VERIFIED = 128, 40, 200, 20, 4
 """Photos to calibrate with; others, to choose on; test photos without --full, for rates, and verified."""
+BATCH = 4
+"""Photos of an iteration of local threshold balancing: their many places make up for their number."""
 TERNARY, GRADED = "lossless, ternary", "lossless, graded(4)"
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """Of a lossless network: levels of activations and of identity neurons, steps of the ramp.
-
-    It may win after `steps`, and at rest.
-    """
-
-    levels: int
-    identity: int
-    ramp: int
-    steps: tuple[int, ...] = field(default=(), compare=False)
-
-    def __str__(self) -> str:
-        return f"{self.levels} levels, {self.identity} of identities, ramp of {self.ramp}"
-
-
 UNITS = (
-    Setting(7, 15, 12, (8, 16)),
-    Setting(15, 31, 20, (16, 32)),
-    Setting(31, 63, 44, (64,)),
-    Setting(63, 127, 96, (128, 256)),
-    Setting(255, 255, 192),
+    Setting(7, 12, 15, (8, 16)),
+    Setting(15, 20, 31, (16, 32)),
+    Setting(31, 44, 63, (64,)),
+    Setting(63, 96, 127, (128, 256)),
+    Setting(255, 192, 255, ()),
 )
 SIZED = (
-    Setting(31, 63, 10, (8, 16)),
-    Setting(63, 127, 16, (16, 32, 64)),
-    Setting(127, 255, 32, (128, 256)),
+    Setting(31, 10, 63, (8, 16)),
+    Setting(63, 16, 127, (16, 32, 64)),
+    Setting(127, 32, 255, (128, 256)),
 )
 
 FEWER = (
-    Setting(15, 31, 20, (8, 16, 32)),
-    Setting(31, 63, 44, (64, 128, 256)),
-    Setting(255, 255, 192),
+    Setting(15, 20, 31, (8, 16, 32)),
+    Setting(31, 44, 63, (64, 128, 256)),
+    Setting(255, 192, 255, ()),
 )
-FEWER_SIZED = (Setting(31, 63, 10, (8, 16)), Setting(63, 127, 16, (16, 32, 64, 128, 256)))
+FEWER_SIZED = (Setting(31, 10, 63, (8, 16)), Setting(63, 16, 127, (16, 32, 64, 128, 256)))
 
 
 @final
@@ -96,7 +81,11 @@ class Tried:
 
     units: tuple[Setting, ...] = UNITS
     sized: tuple[Setting, ...] = SIZED
-    iterations: tuple[int, ...] = (20, 100)
+    iterations: tuple[tuple[int, tuple[int, ...]], ...] = (
+        (100, (8, 16, 32)),
+        (500, (32, 64)),
+        (2000, (64, 128, 256)),
+    )
     fitted: tuple[int, ...] = FULL
     percentiles: tuple[float, ...] = (99.9,)
 
@@ -115,31 +104,14 @@ def mobilenet_v2() -> nn.Module:
 
 
 # ---------------------------------------------------------------- candidates
-def _lossless(settings: tuple[Setting, ...], spike: Spike, made: Quantised) -> Family:
-    def candidate(setting: Setting) -> Candidate:
-        method = Lossless(spike, ramp=setting.ramp)
-        return Candidate(
-            lambda source: convert(made(setting.levels, setting.identity), method), setting.steps
-        )
-
-    return {str(setting): candidate(setting) for setting in settings}
-
-
-def _classic(percent: float) -> Candidate:
-    return Candidate(lambda source: convert(source.graph, Rate(Percentile(percent)), source.calibration))
-
-
 def families(made: Quantised, tried: Tried) -> Mapping[str, Family]:
     """All candidates, by method."""
-    balanced = {f"{n} iterations": free(LocalThresholdBalancing(n), Binary()) for n in tried.iterations}
-    fitted = {f"in {n}": free(LeastSquaresIn(n), Ternary(), (n,)) for n in tried.fitted}
-    classic = {f"percentile {p}": _classic(p) for p in tried.percentiles}
     found = {
-        TERNARY: _lossless(tried.units, Ternary(), made),
-        GRADED: _lossless(tried.sized, Graded(4), made),
-        "local threshold balancing, binary": balanced,
-        "least squares, ternary": fitted,
-        "rate, binary": classic,
+        TERNARY: lossless(made, tried.units, Ternary()),
+        GRADED: lossless(made, tried.sized, Graded(4)),
+        "local threshold balancing, binary": balanced(dict(tried.iterations), BATCH),
+        "least squares, ternary": fitted(tried.fitted),
+        "rate, binary": classic(*tried.percentiles),
     }
     return {name: family for name, family in found.items() if family}
 
