@@ -52,3 +52,24 @@ def row_of(name: str) -> str:
 @pytest.mark.parametrize("name", LABELS)
 def test_the_table_without_training_holds_what_was_measured(name: str) -> None:
     assert row_of(name) in README.read_text(encoding="utf-8").splitlines()
+
+
+BALANCED = {
+    "ours, binary": "local threshold balancing, binary",
+    "ours, ternary": "local threshold balancing, ternary",
+    "SpikingJelly, one pass": "SpikingJelly, one pass",
+    "SpikingJelly, passes chosen on calibration data": "SpikingJelly, passes chosen on calibration data",
+    "lossless, ternary": "lossless, ternary",
+}
+
+
+@pytest.mark.parametrize("method", BALANCED)
+@pytest.mark.parametrize(("label", "name"), [("VGG", "vgg"), ("narrow ResNet-18", "resnet18")])
+def test_the_table_beside_spikingjelly_holds_what_was_measured(label: str, name: str, method: str) -> None:
+    file = README.parent / "results" / f"training-free-cifar10-{name}.json"
+    made = json.loads(file.read_text())
+    percents = " | ".join(
+        f"{made['by_method'][BALANCED[method]][key]:.1f}" for key in ("8", "16", "32", "64")
+    )
+    row = f"| {label} ({made['float']:.1f}) | {method} | {percents} |"
+    assert row in README.read_text(encoding="utf-8").splitlines()
