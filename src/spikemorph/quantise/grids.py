@@ -100,7 +100,7 @@ class Grids:
 
 def _through_op(site: Site, op: ops.Op, offset: Tensor) -> Tensor:
     """A constant pushed through a linear op in float64."""
-    names = [name for name in (getattr(op, part, None) for part in ("weight", "bias")) if name]
+    names = [name for name in (getattr(op, part, None) for part in ("weight", "bias")) if name is not None]
     tensors = {name: site.params.tensor(name).double() for name in names}
     if isinstance(op, ops.AxisMap):
         tensors[op.matrix] = site.graph.tensors[op.matrix]

@@ -74,7 +74,7 @@ def step_table(
         for link in op.chain
         if isinstance(link, Affine)
         for name in (link.gain, link.offset)
-        if name
+        if name is not None
     ]
     group = torch.broadcast_shapes(*(each.shape for each in (unit, rest, step, *inner)))
     curve = Curve(
