@@ -36,6 +36,17 @@ def test_a_new_file_has_the_usual_mode(tmp_path):
     assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
 
 
+def test_a_writer_that_makes_a_private_file_leaves_the_usual_mode(tmp_path):
+    def write(temporary: Path) -> None:
+        temporary.unlink()
+        temporary.write_text("mine")
+        temporary.chmod(0o600)
+
+    atomic_write(tmp_path / "a.txt", write)
+    (tmp_path / "b.txt").touch()
+    assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
+
+
 def test_a_link_keeps_pointing_at_the_file(tmp_path):
     (tmp_path / "real").mkdir()
     target, link = tmp_path / "real" / "a.txt", tmp_path / "link"

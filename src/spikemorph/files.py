@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,7 +75,9 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
     temporary = path.with_name(f".spikemorph-{secrets.token_hex(8)}.part")
     try:
         temporary.open("xb").close()
+        mode = stat.S_IMODE(temporary.stat().st_mode)
         write(temporary)
+        temporary.chmod(mode)  # writers such as safetensors put a file of their own there, private to its owner
         if path.exists():
             shutil.copymode(path, temporary)
         with temporary.open("rb+") as written:
