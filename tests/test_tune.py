@@ -6,7 +6,9 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 import spikemorph as sm
 from spikemorph.cli import main
 from spikemorph.convert.files import load_network
-from spikemorph.convert.network import Binary, Ternary
+from spikemorph.convert.network import Binary, Graded, Spike, Ternary
 from spikemorph.convert.training_free import TrainingFree
 from spikemorph.errors import DataError, GraphError, LevelsError, UsageError
 from spikemorph.ir.graph import Dialect, Graph
@@ -26,6 +28,7 @@ from spikemorph.quantise.methods import Nearest, Reconstruction
 from spikemorph.tune import Counts, Point, Prefer, Search, Tuned, tune
 from spikemorph.tune.draw import svg, text
 from spikemorph.tune.judge import Reading, held_out, lost_at_rest
+from spikemorph.tune.search import first_lowered
 from spikemorph.tune.tuned import front
 
 torch.set_num_threads(1)
@@ -59,6 +62,48 @@ def found(case: tuple[Graph, Tensor, Tensor], tmp_path_factory: pytest.TempPathF
 
 
 # ---------------------------------------------------------------- what is chosen
+def test_samples_that_judge_may_be_given_and_all_others_calibrate(case: tuple[Graph, Tensor, Tensor]) -> None:
+    graph, x, y = case
+    search = replace(SMALL, levels=(3,), rounds=0)
+    wrong = (y[:30] + 1) % 4
+    tuned = tune(graph, x[30:], search, y[30:], judges=(x[:30], wrong))
+    assert (tuned.calibrated, tuned.held_out, tuned.apart) == (90, 30, True)
+    assert tuned.float_value == 0  # their labels judge
+    assert not tune(graph, x, search, y).apart
+    with pytest.raises(DataError, match="29 for 30 samples") as met:
+        tune(graph, x, search, y, judges=(x[:30], wrong[1:]))
+    assert "judges" in met.value.where
+
+
+@pytest.mark.parametrize("kind", [Binary(), Ternary(), Graded(4)], ids=str)
+def test_nothing_but_the_spikes_asked_for_is_tried(kind: Spike) -> None:
+    made = Search(max_loss=1, levels=(7, 3), spikes=(kind,)).candidates()
+    assert {each.method.spike for each in made} == {kind}
+    assert any(isinstance(each, Counts) for each in made) == (kind != Binary())
+
+
+def test_to_be_right_by_luck_is_worth_nothing() -> None:
+    search = Search(max_steps=8)
+    lucky = Point(Counts(3, Ternary()), replace(reading(-2.0, 8, 1.0), error=0.4))
+    close = Point(Counts(15, Ternary()), replace(reading(0.0, 8, 9.0), error=0.1))
+    assert min((lucky, close), key=lambda point: point.worth(search)) is close
+
+
+def test_where_nothing_rests_in_time_layers_are_lowered_all_the_same() -> None:
+    bench = SimpleNamespace(search=Search(max_loss=1.0, max_steps=8), notes=[])
+    after = partial(replace, steps=8)
+    cheap, dear = (Point(Counts(p, Ternary()), after(reading(0.5, 8, float(p)))) for p in (7, 15))
+    lossy = Point(Counts(3, Ternary()), after(reading(2.0, 8, 1.0)))
+    late = Point(Counts(31, Ternary()), reading(0.0, 20, 5.0))
+    assert first_lowered(bench, [lossy, dear, cheap, late]) is cheap
+    assert "layers are lowered by what they lose at rest" in bench.notes[0]
+    bench.notes.clear()
+    resting = Point(Counts(15, Ternary()), reading(0.5, 6, 30.0))
+    assert first_lowered(bench, [cheap, resting, late]) is resting
+    assert first_lowered(bench, [lossy, late]) is None
+    assert not bench.notes
+
+
 def test_the_chosen_network_keeps_to_the_bound_on_samples_that_did_not_calibrate(
     case: tuple[Graph, Tensor, Tensor], found: tuple[Tuned, Path]
 ) -> None:
@@ -255,6 +300,17 @@ def test_a_damaged_line_is_judged_again_and_noted(
     assert tune(graph, x, SMALL, y, journal=cut).judged == 0
 
 
+def test_a_journal_of_other_code_is_not_read_on(
+    case: tuple[Graph, Tensor, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, x, y = case
+    search, journal = replace(SMALL, levels=(3,), rounds=0), tmp_path / "journal.jsonl"
+    first = tune(graph, x, search, y, journal=journal)
+    assert tune(graph, x, search, y, journal=journal).judged == 0
+    monkeypatch.setattr("spikemorph.tune.search.code_digest", lambda: "another quantiser")
+    assert tune(graph, x, search, y, journal=journal).judged == first.judged > 0
+
+
 def test_other_data_is_judged_anew_in_the_same_journal(
     case: tuple[Graph, Tensor, Tensor], found: tuple[Tuned, Path], tmp_path: Path
 ) -> None:
@@ -270,7 +326,7 @@ def test_other_data_is_judged_anew_in_the_same_journal(
 @pytest.mark.parametrize(
     ("given", "where"),
     [
-        ({"max_loss": 0.0}, "Search(max_loss)"),
+        ({"max_loss": -0.1}, "Search(max_loss)"),
         ({"max_loss": float("nan")}, "Search(max_loss)"),
         ({"max_steps": 0}, "Search(max_steps)"),
         ({"max_loss": 1.0, "held_out": 1.0}, "Search(held_out)"),
@@ -342,7 +398,8 @@ def test_tune_writes_network_and_plot_and_convert_reads_the_same_journal(
     found = json.loads(said)
     assert code == 0
     assert found["file"] == str(out)
-    assert found["held_out_samples"] == found["calibration_samples"] == 20
+    assert found["held_out_samples"] == found["calibration_samples"] == 40
+    assert found["judges_given"]
     assert found["chosen"]["name"] in found["front"]
     assert found["chosen"]["steps_max"] <= 8
     assert {"lossless", "training-free", "rate"} == {point["method"] for point in found["points"]}
@@ -360,7 +417,8 @@ def test_convert_within_a_bound_writes_the_network(
     command: Command, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(
-        "spikemorph.cli.app.Search", lambda loss, steps: replace(SMALL, max_loss=loss, max_steps=steps)
+        "spikemorph.cli.tune.Search",
+        lambda max_loss, max_steps: replace(SMALL, max_loss=max_loss, max_steps=max_steps),
     )
     out = tmp_path / "net.safetensors"
     code, said, _ = command("convert", NET, *FEW, "--max-loss", "30", "--out", out, "--float", "--json")
@@ -372,8 +430,10 @@ def test_convert_within_a_bound_writes_the_network(
 
 def test_tune_exits_with_1_and_names_the_nearest(command: Command, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(
-        "spikemorph.cli.app.Search",
-        lambda *bounds, **_: replace(SMALL, max_loss=bounds[0], max_steps=bounds[1], levels=(1,), rates=()),
+        "spikemorph.cli.tune.Search",
+        lambda max_loss, max_steps, **_: replace(
+            SMALL, max_loss=max_loss, max_steps=max_steps, levels=(1,), rates=()
+        ),
     )
     out, data = tmp_path / "net.safetensors", tmp_path / "x.npz"
     rng = np.random.default_rng(0)
@@ -390,6 +450,11 @@ def test_tune_exits_with_1_and_names_the_nearest(command: Command, tmp_path: Pat
         (("tune", NET, *FEW), "no bound"),
         (("tune", NET, *FEW, "--max-loss", "1"), "anything finer cannot be told"),
         (("tune", NET, *FEW, "--max-loss", "5", "--levels", "a"), "--levels: 'a'"),
+        (("tune", NET, *FEW, "--max-loss", "5", "--levels", "3,7"), "--levels: (3, 7)"),
+        (("tune", NET, *FEW, "--max-loss", "5", "--levels", "3,7"), "try --levels 31,15,7,3, or"),
+        (("tune", NET, *FEW, "--max-loss", "-5"), "try --max-loss 0.5, or"),
+        (("tune", NET, *FEW, "--max-loss", "5", "--spikes", "ternary,x"), "--spike: 'x'"),
+        (("tune", NET, *FEW, "--max-loss", "5", "--judge", "nowhere"), "--data nowhere"),
         (("tune", NET, *FEW, "--max-loss", "5", "--cost-model", "x"), "--cost-model: 'x'"),
         (("tune", NET, *FEW, "--max-loss", "5", "--out", "x", "--plot", "x"), "one file for two things"),
         (
@@ -485,7 +550,7 @@ def test_labels_that_are_no_classes_are_refused(case: tuple[Graph, Tensor, Tenso
 
 @pytest.mark.parametrize(
     "unfit",
-    [{"prefer": "steps"}, {"spikes": ()}, {"spikes": (Binary(),)}, {"rates": (3,)}, {"weight_bits": 40}],
+    [{"prefer": "steps"}, {"spikes": ()}, {"spikes": (3,)}, {"rates": (3,)}, {"weight_bits": 40}],
 )
 def test_a_search_takes_values_of_its_kinds_alone(unfit: dict[str, Any]) -> None:
     with pytest.raises(LevelsError, match=next(iter(unfit))):

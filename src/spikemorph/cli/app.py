@@ -20,7 +20,7 @@ from spikemorph.data import Split
 from spikemorph.errors import SpikemorphError
 from spikemorph.measure.energy import MEMORY_EVENTS
 from spikemorph.measure.layers import THRESHOLD
-from spikemorph.tune import Prefer, Search
+from spikemorph.tune import Prefer
 
 app = typer.Typer(
     name="spikemorph",
@@ -134,8 +134,10 @@ def convert(
     given, beside = typed(context), float_file(out) if with_float else None
     if max_loss is not None or max_steps is not None:
         refuse(given, SEARCHED, "a bound, within which a search decides")
+        kinds = {} if spike is None else {"spikes": tuning.parse_spikes(spike)}
+        search = tuning.parse_search(max_loss=max_loss, max_steps=max_steps, **kinds)
         asked, files = tuning.Asked(model, weights, data, samples), tuning.Files(out, float_network=beside)
-        raise typer.Exit(tuning.convert(asked, Search(max_loss, max_steps), files, as_json=json))
+        raise typer.Exit(tuning.convert(asked, search, files, as_json=json))
     refuse(given, OF_LOSSLESS if method != "lossless" else OF_RATES, f"--method {method}")
     kind = method, ramp, reconstruct, thresholds
     settings = work.Settings(
@@ -147,6 +149,7 @@ def convert(
 
 @app.command()
 def tune(
+    context: typer.Context,
     model: Model,
     data: Data,
     weights: Weights = None,
@@ -154,8 +157,13 @@ def tune(
     max_steps: MaxSteps = None,
     prefer: Annotated[Prefer, typer.Option(help="What is to be least within max-loss.")] = Prefer.JOULES,
     levels: Annotated[str, typer.Option(help="Tried by the lossless way, falling.")] = "63,31,15,7,3",
+    spikes: Annotated[str, typer.Option(help="That may be sent.")] = "binary,ternary,graded:4",
     samples: Calibrating = 512,
-    held_out: Annotated[float, typer.Option(help="Part of the samples that judges.")] = 0.5,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="Data that judges; default: the validation part of a registered name."),
+    ] = None,
+    held_out: Annotated[float, typer.Option(help="Part of the samples that judges, of other data.")] = 0.5,
     rounds: Annotated[int, typer.Option(min=0, help="Of lowering layer by layer; 0 for none.")] = 2,
     cost_model: Annotated[str, typer.Option(help="Prices the operations.")] = MEMORY_EVENTS.name,
     out: Annotated[Path | None, typer.Option(help="Write the chosen network here.")] = None,
@@ -166,16 +174,17 @@ def tune(
     json: Json = False,
 ) -> None:
     """Search levels per layer, spike kind and method. Exits with 1 where nothing keeps to the bounds."""
-    search = Search(
-        max_loss,
-        max_steps,
-        prefer,
-        tuning.parse_ladder(levels),
+    search = tuning.parse_search(
+        max_loss=max_loss,
+        max_steps=max_steps,
+        prefer=prefer,
+        levels=tuning.parse_ladder(levels),
+        spikes=tuning.parse_spikes(spikes),
         held_out=held_out,
         rounds=rounds,
         model=tuning.cost_model(cost_model),
     )
-    asked = tuning.Asked(model, weights, data, samples)
+    asked = tuning.Asked(model, weights, data, samples, judge, parted="held_out" in typed(context))
     raise typer.Exit(tuning.run(asked, search, tuning.Files(out, plot, journal), as_json=json))
 
 

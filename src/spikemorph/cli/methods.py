@@ -19,7 +19,7 @@ METHODS = ("lossless", "training-free", "rate")
 OF_LOSSLESS = frozenset(("levels", "observer", "reconstruct", "spike_input", "ramp", "qnn"))
 """Options that say how to quantise, or how counts settle."""
 OF_RATES = frozenset(("thresholds",))
-SEARCHED = frozenset(("method", "levels", "weight_bits", "spike", "per_channel", "observer", "spike_input"))
+SEARCHED = frozenset(("method", "levels", "weight_bits", "per_channel", "observer", "spike_input"))
 SEARCHED |= frozenset(("ramp", "qnn", "batch_axis", "reconstruct", "thresholds"))
 """Options that say themselves what a search is to find, or that it does not have."""
 

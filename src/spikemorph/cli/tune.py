@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from torch import Tensor
+
 from spikemorph.capture import capture
 from spikemorph.cli import output
-from spikemorph.cli.models import load_model, load_samples
+from spikemorph.cli.models import load_model, load_samples, parse_spike
 from spikemorph.convert.files import save
-from spikemorph.data import Split
-from spikemorph.errors import UsageError
+from spikemorph.convert.network import Spike
+from spikemorph.data import NAMED, Split
+from spikemorph.errors import LevelsError, UsageError
 from spikemorph.files import atomic_text, check_target
 from spikemorph.ir.graph import Graph
 from spikemorph.measure.energy import MEMORY_EVENTS, MODELS, CostModel
-from spikemorph.tune import Point, Prefer, Search, Tuned, tune
+from spikemorph.tune import Point, Search, Tuned, tune
 from spikemorph.tune.draw import svg, text
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is to be tuned, and on what."""
+    """What is to be tuned, and on what.
+
+    Args:
+        data: calibrates.
+        judge: other data, that judges; None: the validation part of a registered name, else a part of `data`.
+        parted: a part of `data` is wanted, of a registered name, too.
+    """
 
     model: str
     weights: Path | None
     data: str
     samples: int
+    judge: str | None = None
+    parted: bool = False
+
+    def judges(self) -> tuple[Tensor, Tensor | None] | None:
+        """Samples that judge; None: a part of those that were given."""
+        if self.judge is not None:
+            return load_samples(self.judge, Split.VALIDATION, None)
+        named = self.data in {source.name for source in NAMED}
+        return load_samples(self.data, Split.VALIDATION, self.samples) if named and not self.parted else None
 
 
 @final
@@ -101,6 +120,38 @@ def parse_ladder(written: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def parse_spikes(written: str) -> tuple[Spike, ...]:
+    """Spike kinds such as binary,ternary,graded:4.
+
+    Raises:
+        UsageError: of another form.
+    """
+    return tuple(dict.fromkeys(parse_spike(each) for each in written.split(",")))
+
+
+def parse_search(**given: Any) -> Search:
+    """What to look for; its errors name options.
+
+    Raises:
+        UsageError: no bound.
+        LevelsError: out of range.
+    """
+    try:
+        return Search(**given)
+    except LevelsError as error:
+        raise LevelsError(
+            where=_as_options(error.where), got=error.got, known=error.known, do=_as_options(error.do)
+        ) from error
+
+
+def _as_options(words: str) -> str:
+    """Search(max_loss) as --max-loss, levels=(7, 3) as --levels 7,3."""
+    words = re.sub(r"Search\((\w+)\)", lambda met: f"--{met[1]}", words)
+    words = re.sub(r"(\w+)=\((.*?)\),", lambda met: f"--{met[1]} {met[2].replace(', ', ',')},", words)
+    words = re.sub(r"(\w+)=([\d.]+)", r"--\1 \2", words)
+    return re.sub(r"--\w+", lambda met: met[0].replace("_", "-"), words)
+
+
 def run(asked: Asked, search: Search, files: Files, *, as_json: bool) -> int:
     """Search, print the trade-off, write the network; 1 where nothing keeps to the bounds."""
     tuned, graph = _tuned(asked, search, files)
@@ -136,6 +187,7 @@ def convert(asked: Asked, search: Search, files: Files, *, as_json: bool) -> int
 def _tuned(asked: Asked, search: Search, files: Files) -> tuple[Tuned, Graph]:
     files.check()
     x, y = load_samples(asked.data, Split.TRAIN, asked.samples)
+    judges = asked.judges()
     model = load_model(asked.model, asked.weights)
     output.say(f"capturing {asked.model}")
     with output.guest():
@@ -149,7 +201,8 @@ def _tuned(asked: Asked, search: Search, files: Files) -> tuple[Tuned, Graph]:
             stages[stage](done, total)
 
         try:
-            tuned = tune(graph, x, search, y, journal=files.kept, watch=watch)
+            with output.remarks():
+                tuned = tune(graph, x, search, y, judges=judges, journal=files.kept, watch=watch)
         except KeyboardInterrupt:
             if files.kept is not None:
                 output.say("interrupted: the same command goes on from here")
@@ -213,9 +266,11 @@ def _verdict(tuned: Tuned, files: Files) -> None:
         f"judged on {tuned.held_out} samples, calibrated on {tuned.calibrated} others; chosen on those that "
         "judge, so measure it on test data"
     )
+    if not tuned.apart:
+        output.show("if the network was trained on them, it loses more on new data: --judge takes other data")
     if _written(tuned, files) is not None:
         stop = "" if found.steps is None else f" --steps {found.steps}"
         output.show(f"spikemorph run {files.out}{stop} --data ...")
 
 
-__all__ = ["Asked", "convert", "cost_model", "Files", "parse_ladder", "Prefer", "run"]
+__all__ = ["Asked", "Files", "convert", "cost_model", "parse_ladder", "parse_search", "parse_spikes", "run"]

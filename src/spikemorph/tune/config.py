@@ -8,7 +8,7 @@ from enum import Enum
 from typing import final
 
 from spikemorph.convert.balance import LeastSquaresIn, LocalThresholdBalancing
-from spikemorph.convert.network import Binary, Graded, Ternary
+from spikemorph.convert.network import Binary, Graded, Spike, Ternary
 from spikemorph.convert.rate import Rate
 from spikemorph.convert.training_free import TrainingFree
 from spikemorph.errors import LevelsError, UsageError
@@ -39,9 +39,9 @@ class Search:
         max_steps: of a run, every layer passed within a step.
         prefer: among what keeps to `max_loss`; without it the least loss comes first.
         levels: falling, of the lossless way; layers are lowered along them, too.
-        spikes: of the lossless way.
-        rates: rate-coded ways; None: thresholds of least squared error for each number of steps, local
-            threshold balancing, and the classic percentile.
+        spikes: that may be sent; binary ones by rate-coded ways alone.
+        rates: rate-coded ways, whatever `spikes` says; None: thresholds of least squared error for each
+            number of steps, local threshold balancing, and the classic percentile.
         held_out: part of the samples that judges; the others calibrate.
         rounds: how often the layers are gone through to lower them one by one; 0: they all stay alike.
         weight_bits, granularity, rounding: of the lossless way; Nearest() is coarser than Reconstruction(),
@@ -58,7 +58,7 @@ class Search:
     max_steps: int | None = None
     prefer: Prefer = Prefer.JOULES
     levels: tuple[int, ...] = (63, 31, 15, 7, 3)
-    spikes: tuple[Ternary | Graded, ...] = (Ternary(), Graded(4))
+    spikes: tuple[Spike, ...] = (Binary(), Ternary(), Graded(4))
     rates: tuple[TrainingFree | Rate, ...] | None = None
     held_out: float = 0.5
     rounds: int = 2
@@ -77,13 +77,14 @@ class Search:
                 do="try Search(max_loss=0.5); on the command line --max-loss 0.5 or --max-steps 32",
             )
         loss, steps = self.max_loss, self.max_steps
-        _check("max_loss", loss, loss is None or _above_zero(loss), "points above 0", "0.5")
+        _check("max_loss", loss, loss is None or loss == 0 or _above_zero(loss), "points from 0", "0.5")
         _check("max_steps", steps, steps is None or _whole(steps), "a whole number of at least 1", "32")
         bits = _whole(self.weight_bits) and 2 <= self.weight_bits <= 8
         _check("weight_bits", self.weight_bits, bits, "a whole number in 2..8", "8")
         kinds = isinstance(self.spikes, tuple) and bool(self.spikes)
-        kinds = kinds and all(isinstance(each, Ternary | Graded) for each in self.spikes)
-        _check("spikes", self.spikes, kinds, "a tuple of Ternary() and Graded(m)", "(Ternary(), Graded(4))")
+        kinds = kinds and all(isinstance(each, Binary | Ternary | Graded) for each in self.spikes)
+        known = "a tuple of Binary(), Ternary() and Graded(m)"
+        _check("spikes", self.spikes, kinds, known, "(Ternary(), Graded(4))")
         rates = self.rates is None or isinstance(self.rates, tuple)
         rates = rates and all(isinstance(each, TrainingFree | Rate) for each in self.rates or ())
         _check("rates", self.rates, rates, "a tuple of TrainingFree(...) and Rate(...)", "(Rate(),)")
@@ -108,19 +109,21 @@ class Search:
 
     def candidates(self) -> tuple[Candidate, ...]:
         """All that is tried before layers are looked at one by one."""
+        signed = [spike for spike in self.spikes if not isinstance(spike, Binary)]
         lossless = [
-            Counts(p, spike, ramp) for p in self.levels for spike in self.spikes for ramp in _ramps(p, spike)
+            Counts(p, spike, ramp) for p in self.levels for spike in signed for ramp in _ramps(p, spike)
         ]
         if self.rates is not None:
             return (*lossless, *(Rates(method, self.stops) for method in self.rates))
-        kinds = (Binary(), Ternary(), Graded(4))
+        kinds = self.spikes
         fitted = [
             Rates(TrainingFree(LeastSquaresIn(steps), spike=kind), (steps,))
             for steps in self.stops
             for kind in kinds
         ]
         balanced = [Rates(TrainingFree(LocalThresholdBalancing(), spike=kind), self.stops) for kind in kinds]
-        return (*lossless, *fitted, *balanced, Rates(Rate(), self.stops))
+        classic = [Rates(Rate(), self.stops)] if Binary() in kinds else []
+        return (*lossless, *fitted, *balanced, *classic)
 
 
 def _ramps(p: int, spike: Ternary | Graded) -> tuple[int, ...]:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
-import torch
 from torch import Tensor
 
 from spikemorph.convert.methods import convert
-from spikemorph.convert.network import SpikingNetwork
-from spikemorph.errors import DataError, GraphError, LevelsError, expect
-from spikemorph.evaluate.encode import Samples, as_inputs
+from spikemorph.convert.network import SpikingNetwork, Ternary
+from spikemorph.errors import GraphError, LevelsError, expect
+from spikemorph.evaluate.encode import Samples
 from spikemorph.ir import ops
 from spikemorph.ir.elements import is_sequence
 from spikemorph.ir.graph import Dialect, Graph
@@ -27,13 +25,12 @@ from spikemorph.quantise import quantise
 from spikemorph.tune.candidates import Candidate, Counts
 from spikemorph.tune.config import Search
 from spikemorph.tune.journal import Journal
-from spikemorph.tune.judge import SQUARED, Held, Lost, Reading, held_out, judge, lost_at_rest
+from spikemorph.tune.judge import Held, Lost, Reading, held_out, judge, lost_at_rest
+from spikemorph.tune.samples import Labelled, check_resolution, code_digest, part
 from spikemorph.tune.tuned import Point, Tuned, nearest
 
-FORMAT = 1
+FORMAT = 2
 """Of the journal's answers."""
-SEED = 0
-"""Of the permutation that parts the samples."""
 
 Watch = Callable[[str, int, int], None]
 
@@ -44,19 +41,23 @@ def tune(
     search: Search,
     labels: Tensor | None = None,
     *,
+    judges: Labelled | None = None,
     journal: Path | None = None,
     watch: Watch = lambda stage, done, total: None,
 ) -> Tuned:
     """The best way for a network, and the trade-off between all that were tried.
 
-    Samples that judge never calibrate. The winner was chosen on the samples that judge, so its loss there is
-    a little flattering: measure it on test data.
+    Samples that judge never calibrate, and the network should not have been trained on them: it is surer of
+    what it knows by heart, so its losses there are too small. The winner was chosen on the samples that
+    judge, so its loss there is a little flattering: measure it on test data.
 
     Args:
         graph: float dialect, feed-forward.
         data: float samples, a tuple of tensors for several inputs.
         labels: [samples] int64 classes, for a network with one row of scores a sample. Real-valued ones say
             that outputs are no scores, but values: then a loss is squared error against the float network.
+        judges: samples and labels that judge, such as a validation set; all of `data` calibrates. None: a
+            part of `data` is held out for it.
         journal: a file that keeps every judgement; a search that finds it goes on from there.
         watch: told the stage, what is done, and how much there is.
 
@@ -66,17 +67,13 @@ def tune(
         FileError: the journal cannot be read or written.
     """
     expect("tune(search)", search, (Search,), "use Search(max_loss=0.5)")
-    bench = _bench(graph, data, search, labels, journal)
+    bench = _bench(graph, (data, labels), judges, search, journal)
     points = [point for each in _judged(bench, search.candidates(), watch) for point in each]
     if not points:
         raise GraphError(
             where="tune", got="no way that this network takes", known="; ".join(bench.notes), do="see inspect"
         )
-    start = min(
-        (point for point in points if _at_rest(point) and point.keeps(search)),
-        key=lambda point: point.worth(search),
-        default=None,
-    )
+    start = first_lowered(bench, points)
     if start is not None and search.rounds:
         found = _lowered(bench, start, watch)
         if found is not None:
@@ -96,12 +93,22 @@ def tune(
         held_out=len(bench.held),
         judged=bench.journal.asked,
         recalled=bench.journal.found,
+        apart=judges is not None,
         notes=tuple(bench.notes),
     )
 
 
-def _at_rest(point: Point) -> bool:
-    return isinstance(point.candidate, Counts) and point.reading.steps is None
+def first_lowered(bench: _Bench, points: list[Point]) -> Point | None:
+    """The lossless network whose layers are lowered: the best at rest; where none rests in time, the best."""
+    search = bench.search
+    fit = [point for point in points if isinstance(point.candidate, Counts) and point.keeps(search)]
+    resting = [point for point in fit if point.reading.steps is None]
+    if fit and not resting:
+        bench.notes.append(
+            f"no lossless network within the bounds rests in {search.max_steps} steps: layers are lowered by"
+            " what they lose at rest, and judged after those steps"
+        )
+    return min(resting or fit, key=lambda point: point.worth(search), default=None)
 
 
 @final
@@ -124,7 +131,7 @@ class _Bench:
     @property
     def modules(self) -> tuple[str, ...]:
         """Modules with activations, in order of use."""
-        planned = plan(self.graph, self._levels(Counts(self.search.levels[0], self.search.spikes[0])))
+        planned = plan(self.graph, self._levels(Counts(self.search.levels[0], Ternary())))
         names = [n.origin.module for n in planned.nodes if isinstance(n.op, ops.Quantiser) and n.op.chain]
         return tuple(dict.fromkeys(names))
 
@@ -199,10 +206,13 @@ def _readings(value: object) -> bool:
 
 # ---------------------------------------------------------------- set up
 def _bench(
-    graph: Graph, data: Samples, search: Search, labels: Tensor | None, journal: Path | None
+    graph: Graph,
+    given: Labelled,
+    judges: Labelled | None,
+    search: Search,
+    journal: Path | None,
 ) -> _Bench:
     expect("tune(graph)", graph, (Graph,), "capture(model, example_inputs) first")
-    expect("tune(labels)", labels, (Tensor, type(None)), "pass a tensor, torch.tensor(labels)")
     expect("tune(journal)", journal, (Path, type(None)), 'pass a path, Path("journal.jsonl")')
     if graph.dialect is not Dialect.FLOAT or is_sequence(graph):
         raise GraphError(
@@ -211,55 +221,13 @@ def _bench(
             known="the captured float graph of a feed-forward network",
             do="quantise and convert recurrent networks at levels of your choice",
         )
-    inputs = as_inputs(graph, data)
-    if labels is not None and len(labels) != len(inputs[0]):
-        raise DataError(
-            where="tune(labels)",
-            got=f"{len(labels)} for {len(inputs[0])} samples",
-            known="one a sample",
-            do="give every sample its label, or leave all out",
-        )
-    judges, rest = _parted(len(inputs[0]), search)
-    held = held_out(graph, tuple(each[judges] for each in inputs), None if labels is None else labels[judges])
-    _check_resolution(held, search)
-    about = [FORMAT, graph_hash(graph), _digest(*inputs, *([] if labels is None else [labels]))]
+    samples = part(graph, given, judges, search.held_out)
+    held = held_out(graph, samples.judges, samples.labels)
+    check_resolution(held, search, apart=judges is not None)
+    about = [FORMAT, code_digest(), graph_hash(graph), samples.digest]
     about += [repr(each) for each in (search.held_out, search.weight_bits, search.granularity)]
     about += [repr(search.model), search.costed, repr(search.rounding)]
-    return _Bench(graph, tuple(each[rest] for each in inputs), held, search, Journal(journal, about), {})
-
-
-def _parted(samples: int, search: Search) -> tuple[Tensor, Tensor]:
-    """Which samples judge and which calibrate, in order; drawn, as many data sets come sorted."""
-    judges = round(samples * search.held_out)
-    if judges < 1 or samples - judges < 2:
-        raise DataError(
-            where="tune(data)",
-            got=f"{samples} samples, of which {search.held_out:g} are to be held out",
-            known="at least 2 that calibrate and others that judge",
-            do="pass a few hundred samples",
-        )
-    order = torch.randperm(samples, generator=torch.Generator().manual_seed(SEED))
-    return order[:judges].sort().values, order[judges:].sort().values
-
-
-def _check_resolution(held: Held, search: Search) -> None:
-    finest = 100 / len(held)
-    if held.measure != SQUARED and search.max_loss is not None and search.max_loss < finest:
-        raise DataError(
-            where="tune(max_loss)",
-            got=f"{search.max_loss:g} points on {len(held)} samples held out",
-            known=f"one sample is {finest:.5g} points: anything finer cannot be told",
-            do=f"pass at least {math.ceil(100 / search.max_loss / search.held_out)} samples, or allow"
-            f" {math.ceil(100 * finest) / 100:g} points",
-        )
-
-
-def _digest(*tensors: Tensor) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return _Bench(graph, samples.calibration, held, search, Journal(journal, about), {})
 
 
 # ---------------------------------------------------------------- all ways, then layer by layer
@@ -280,7 +248,7 @@ def _lowered(bench: _Bench, start: Point, watch: Watch) -> Counts | None:
     """
     assert isinstance(start.candidate, Counts)
     search, first = bench.search, start.candidate
-    bound = start.reading.loss if search.max_loss is None else search.max_loss
+    bound = max(start.reading.loss, 0.0) if search.max_loss is None else search.max_loss
     current, names = first, [name for name in bench.modules if name]
     if len(names) < len(bench.modules):
         bench.notes.append(

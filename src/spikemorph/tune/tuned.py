@@ -41,7 +41,8 @@ class Point:
         """The order among points that keep to the bounds, best first."""
         found = self.reading
         cost = (self.cost(search.prefer), found.joules, found.steps_max, found.spikes_per_neuron)
-        return (*cost, found.loss, found.error) if search.max_loss is not None else (found.loss, *cost)
+        lost = max(found.loss, 0.0)  # to be right more often than the float network is luck
+        return (*cost, lost, found.error) if search.max_loss is not None else (lost, found.error, *cost)
 
     def cost(self, prefer: Prefer) -> float:
         """What is to be little."""
@@ -68,6 +69,7 @@ class Tuned:
         measure: what a loss is: of accuracy, agreement, or squared error.
         float_value: accuracy of the float network in percent, on the samples held out.
         calibrated, held_out: samples that calibrated, and others that judged.
+        apart: whether those that judged were given for it, not held out from the samples.
         judged, recalled: how many answers were worked out now, and were in the journal.
         notes: what was left out, and why.
     """
@@ -84,6 +86,7 @@ class Tuned:
     held_out: int
     judged: int
     recalled: int
+    apart: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -101,6 +104,7 @@ class Tuned:
             "float": self.float_value,
             "calibration_samples": self.calibrated,
             "held_out_samples": self.held_out,
+            "judges_given": self.apart,
             "cost_model": self.search.model.name,
             "chosen": None if self.chosen is None else self.chosen.to_dict(),
             "nearest": self.nearest.to_dict(),
