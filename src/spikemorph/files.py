@@ -77,7 +77,7 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
         temporary.open("xb").close()
         mode = stat.S_IMODE(temporary.stat().st_mode)
         write(temporary)
-        temporary.chmod(mode)  # writers such as safetensors put a file of their own there, private to its owner
+        temporary.chmod(mode)  # writers such as safetensors put a private file of their own there
         if path.exists():
             shutil.copymode(path, temporary)
         with temporary.open("rb+") as written:
