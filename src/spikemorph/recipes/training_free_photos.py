@@ -46,7 +46,7 @@ from spikemorph.recipes.result import Case, Progress, Result, assess
 from spikemorph.recipes.training import Report
 from spikemorph.recipes.zoo import efficientnet_lite0
 
-CALIBRATION, SHOWN, TESTED, FEW, VERIFIED = 128, 40, 200, 20, 4
+CALIBRATION, SHOWN, TESTED, FEW, VERIFIED = 128, 40, 200, 40, 4
 """Photos to calibrate with; others, to choose on; test photos without --full, for rates, and verified."""
 BATCH = 4
 """Photos of an iteration of local threshold balancing: their many places make up for their number."""
