@@ -177,6 +177,20 @@ def test_weights_that_are_tiny_beside_their_bias_leave_room_for_steps(method: Tr
     assert float((found - wanted).norm() / wanted.norm()) < 0.3
 
 
+@pytest.mark.parametrize(("size", "offset"), [(1e-4, 5.0), (1.0, 3e4), (1.0, 1e6), (1.0, 0.0)])
+def test_a_head_may_add_whatever_it_likes(size: float, offset: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3)).eval()
+    with torch.no_grad():
+        model[2].weight.mul_(size)
+        model[2].bias.fill_(offset)
+    x = torch.randn(60, 6)
+    network = convert(sm.capture(model, x[:2]), TrainingFree(LocalThresholdBalancing(200, batch=20)), x)
+    got, wanted = sm.simulate(network, x, steps=256).output, model(x).detach()
+    spread = float((wanted - offset).abs().max())
+    assert float((got - wanted).abs().max()) < 0.1 * spread + 1e-6 * abs(offset)
+
+
 def test_a_window_leaves_the_first_steps_out() -> None:
     _, graph, x = case(5)
     network = convert(graph, TrainingFree(FEW, Delayed(start=6, least=4)), x)

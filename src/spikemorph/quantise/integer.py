@@ -164,10 +164,13 @@ def _readout(draft: Draft, node: Node) -> str:
     acc = accumulator(draft.cells[node.name])
     name = f"{node.name}.readout"
     scale = draft.keep(f"{name}.scale", acc.unit.double())
-    bias = draft.integers(f"{name}.bias", acc.bias)
-    live = acc.rest is not None and bool((acc.rest != 0).any())
-    offset = draft.keep(f"{name}.offset", acc.rest.double()) if live and acc.rest is not None else None
-    op = ops.Readout(scale, bias, offset)
+    bias, rest = acc.bias, acc.rest
+    if draft.room and bias is not None:  # it enters at every step: means have it whole, no sum needs room
+        own = bias.double() * acc.unit.double()
+        bias, rest = None, own if rest is None else own + rest.double()
+    live = rest is not None and bool((rest != 0).any())
+    offset = draft.keep(f"{name}.offset", rest.double()) if live and rest is not None else None
+    op = ops.Readout(scale, draft.integers(f"{name}.bias", bias), offset)
     draft.nodes.append(replace(node, name=name, op=op, inputs=(draft.names[node.name],)))
     return name
 
