@@ -153,3 +153,46 @@ def test_errors_over_steps_need_the_float_network(command: Command, net: Path) -
     assert (code, out) == (2, "")
     assert "--over: no float network" in err
     assert "--against" in err
+
+
+# ---------------------------------------------------------------- told before any work, and told plainly
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--layers", "--threshold", "0"), "--threshold: 0"),
+        (("--layers", "--against", "cli_models:nothing"), "cli_models:nothing"),
+        (("--threshold", "0.5"), "--threshold: given together with neither --layers nor --over"),
+        (("--over", "1,2", "--threshold", "0.5"), "--threshold: given together with no --layers"),
+        (("--against", SMALL), "--against: given together with neither --layers nor --over"),
+    ],
+)
+def test_what_cannot_be_is_said_before_samples_run(
+    command: Command, net: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.setattr("spikemorph.cli.run._runs", None)
+    code, _, err = command("run", net, *DIGITS, *words)
+    assert code == 2
+    assert said in err
+
+
+def test_another_float_network_is_suspected(command: Command, net: Path) -> None:
+    code, out, _ = command("run", net, *DIGITS, "--layers", "--against", "cli_models:other")
+    assert code == 0
+    assert "is it the float network, with the weights, that this one was converted from?" in out
+
+
+def test_samples_of_another_shape_are_named(command: Command, tmp_path: Path) -> None:
+    data, out = tmp_path / "x.npz", tmp_path / "net.safetensors"
+    np.savez(data, x=np.zeros((20, 1, 12, 12), np.float32))
+    code, _, err = command("convert", SMALL, "--data", data, "--out", out)
+    assert code == 2
+    assert f"samples of shape [1, 12, 12], those of --data {data}" in err.replace("\n", " ")
+    assert not out.exists()
+
+
+def test_a_rate_network_is_not_said_to_be_settled(command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "rate.safetensors"
+    assert command("convert", SMALL, *DIGITS, "--method", "rate", "--out", out)[0] == 0
+    code, said, _ = command("run", out, *DIGITS, "--steps", "4", "--json")
+    assert code == 0
+    assert json.loads(said)["settled"] is None

@@ -30,7 +30,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     monkeypatch.setattr(recipe, "UNITS", recipe.UNITS[1:3])
     monkeypatch.setattr(recipe, "SIZED", recipe.SIZED[:1])
     monkeypatch.setattr(recipe, "calibration", lambda: x)
-    monkeypatch.setattr(recipe, "_tested", lambda: Dataset(x[:12], y[:12], "noise", Split.TEST, ()))
+    monkeypatch.setattr(recipe, "load_cifar10", lambda split: Dataset(x, y, "noise", split, ()))
     monkeypatch.setattr(jelly, "PASSES", (1, 8))
     layers = (nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 4))
     return nn.Sequential(*layers).eval()
@@ -64,13 +64,18 @@ def test_every_method_is_measured_and_losses_are_those_of_the_chosen_ones(
     integer, notes = recipe.settle(module, graph, tmp_path, lambda line: None)
     case = Case("noise", graph, integer, convert(integer), 0, 8, notes)
     seen: list[tuple[int, int]] = []
-    result = recipe.compare(module, case, lambda done, total: seen.append((done, total)), False)
+    result = recipe.compare(module, case, lambda done, total: seen.append((done, total)), False, 12)
     assert seen[-1][0] == seen[-1][1] == max(done for done, _ in seen)
-    data = recipe._tested()
+    data = recipe.load_cifar10(Split.TEST).first(12)
     assert result.float == accuracy(sm.evaluate(graph, data.x), data.y)
     assert result.by_method.keys() == {*notes["chosen"], jelly.AS_IT_IS, jelly.CHOSEN}
     for name, row in result.by_method.items():
         assert row.keys() == ({"4", QUIESCENT} if name.startswith("lossless") else {"4"})
+    assert result.samples == 12
+    assert result.notes["costs"].keys() == notes["chosen"].keys()
+    facts = result.notes[f"{recipe.THEIRS}, run"]
+    assert facts["spikes a sample, 1 passes"][4] > 0
+    assert facts["seconds a sample, 1 passes"] > 0
     assert result.levels == notes["levels"]
     assert result.lossless
     for key, lost in result.loss.items():
@@ -79,5 +84,5 @@ def test_every_method_is_measured_and_losses_are_those_of_the_chosen_ones(
     assert recipe.GRADED not in result.notes["method"].values()
     graded = result.by_method[recipe.GRADED]
     assert result.loss_graded == {key: result.float - value for key, value in graded.items()}
-    full = recipe.compare(module, case, lambda done, total: None, True)
+    full = recipe.compare(module, case, lambda done, total: None, True, 12)
     assert full.by_method[jelly.CHOSEN].keys() == {"4", "16"}

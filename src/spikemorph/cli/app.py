@@ -208,6 +208,7 @@ def verify(
 
 @app.command()
 def run(
+    context: typer.Context,
     network: Net,
     data: Data,
     split: Part = Split.TEST,
@@ -238,7 +239,11 @@ def run(
     """Simulate a network and print accuracy, steps, spikes and operations."""
     chosen = work.Chosen(network, data, split, samples, engine, handover)
     compared = Against(against, weights, batch_axis)
-    wanted = run_command.Wanted(steps, layers, compared, threshold, run_command.parse_steps(over))
+    if not layers:
+        unfit = ("threshold",) if over is not None else ("threshold", "against", "weights", "batch_axis")
+        refuse(typed(context), unfit, "neither --layers nor --over" if over is None else "no --layers")
+    most = run_command.check_threshold(threshold)
+    wanted = run_command.Wanted(steps, layers, compared, most, run_command.parse_steps(over))
     raise typer.Exit(run_command.run(chosen, wanted, as_json=json))
 
 

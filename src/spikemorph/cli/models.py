@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikemorph.capture import capture
 from spikemorph.cli.output import guest
 from spikemorph.convert.network import Binary, Graded, Spike, Ternary
 from spikemorph.data import NAMED, Split, load, load_file
 from spikemorph.data.images import load_folder
-from spikemorph.errors import UsageError
+from spikemorph.errors import CaptureError, UnsupportedOps, UsageError
+from spikemorph.ir.graph import Graph
 
 
 def load_model(reference: str, weights: Path | None) -> Any:
@@ -179,6 +181,26 @@ def example_of(data: str | None, shape: str | None) -> Tensor:
         )
     x, _ = load_samples(data, Split.TRAIN, 2)
     return x
+
+
+def captured(model: Any, x: Tensor, data: str, batch_axis: int = 0) -> Graph:
+    """The graph of a model for samples like these.
+
+    Raises:
+        CaptureError: it cannot be captured, and which samples it was given.
+    """
+    try:
+        with guest():
+            return capture(model, placed(x[:2], batch_axis), batch_axis=batch_axis)
+    except UnsupportedOps:
+        raise
+    except CaptureError as error:
+        raise CaptureError(
+            where=error.where,
+            got=f"{error.got}; it was given samples of shape {list(x.shape[1:])}, those of --data {data}",
+            known=error.known,
+            do=error.do,
+        ) from error
 
 
 def placed(x: Tensor, batch_axis: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -17,7 +18,7 @@ from spikemorph.evaluate.encode import saturated
 from spikemorph.ir.graph import Graph
 from spikemorph.ir.structure import Leaf
 from spikemorph.measure.errors import OutputErrors, output_errors
-from spikemorph.measure.layers import LayerError, LayerErrors, layer_errors
+from spikemorph.measure.layers import THRESHOLD, LayerError, LayerErrors, layer_errors
 from spikemorph.measure.operations import synaptic_operations
 from spikemorph.recipes.result import accuracy
 from spikemorph.run.default import Engine
@@ -68,6 +69,22 @@ def parse_steps(text: str | None) -> tuple[int, ...] | None:
     return tuple(numbers)
 
 
+def check_threshold(threshold: float) -> float:
+    """A relative error.
+
+    Raises:
+        UsageError: not above zero.
+    """
+    if not 0 < threshold < math.inf:
+        raise UsageError(
+            where="--threshold",
+            got=f"{threshold:g}",
+            known="a relative error above zero",
+            do=f"leave it out for {THRESHOLD}",
+        )
+    return threshold
+
+
 def run(chosen: Chosen, wanted: Wanted, *, as_json: bool) -> int:
     """Simulate and summarise."""
     handover = chosen.passed_on()
@@ -81,21 +98,28 @@ def run(chosen: Chosen, wanted: Wanted, *, as_json: bool) -> int:
             known=f"rate networks never come to rest; this one has room for {network.room} steps",
             do="say after how many to stop: --steps 32",
         )
+    compared = wanted.layers or wanted.over is not None
+    graph = wanted.against.graph(chosen.network, x) if compared else None
+    if wanted.over is not None and graph is None:
+        raise UsageError(
+            where="--over", got="no float network", known="errors are those against the float network", do=HOW
+        )
     runs = _runs(network, x, wanted.steps, engine, handover)
     spikes = {name: sum(int(each.layer_spikes[name].sum()) for each in runs) for name in runs[0].layer_spikes}
     summary = _summary(network, x, y, runs, sum(spikes.values()))
     by_layer = {name: count / len(x) for name, count in spikes.items()}
-    compared = wanted.layers or wanted.over is not None
-    graph = wanted.against.graph(chosen.network, x) if compared else None
     errors = _errors(wanted, network, x, graph, engine) if wanted.layers else None
-    over = None if wanted.over is None else _over(chosen, wanted.over, network, (x, y), graph)
+    over = None
+    if wanted.over is not None and graph is not None:
+        over = _over(chosen, wanted.over, network, (x, y), graph)
     if as_json:
         found = {} if errors is None else {"errors": errors.to_dict()}
         found |= {} if over is None else {"over_steps": over.to_dict()}
         output.emit_json({**summary, "layers": by_layer, **found})
         return 0
-    output.table(str(chosen.network), ["", "value"], [[key, str(value)] for key, value in summary.items()])
-    if summary["settled"] < len(x) and network.window is None:
+    shown = [[key, str(value)] for key, value in summary.items() if value is not None]
+    output.table(str(chosen.network), ["", "value"], shown)
+    if summary["settled"] is not None and summary["settled"] < len(x):
         left = len(x) - summary["settled"]
         output.show(f"{left} samples had not settled after {wanted.steps} steps an element")
     if summary["saturated_samples"]:
@@ -132,7 +156,7 @@ def _summary(
         "accuracy": _accuracy([each.output for each in runs], y),
         "steps_max": int(sample_steps.max()),
         "steps_mean": float(sample_steps.mean()),
-        "settled": sum(int(each.settled.sum()) for each in runs),
+        "settled": None if network.window is not None else sum(int(each.settled.sum()) for each in runs),
         "saturated_samples": int(saturated(network.graph, x).sum()),
         "spikes": spikes,
         "events": sum(each.events for each in runs),
@@ -199,12 +223,8 @@ def _over(
     steps: tuple[int, ...],
     network: SpikingNetwork,
     data: tuple[Tensor, Tensor | None],
-    graph: Graph | None,
+    graph: Graph,
 ) -> OutputErrors:
-    if graph is None:
-        raise UsageError(
-            where="--over", got="no float network", known="errors are those against the float network", do=HOW
-        )
     x, y = data
     engine, handover = chosen.chosen_engine(), chosen.passed_on()
     with output.Bars() as bars:

@@ -9,9 +9,8 @@ from typing import Any, final
 
 from torch import Tensor
 
-from spikemorph.capture import capture
 from spikemorph.cli import output
-from spikemorph.cli.models import load_model, load_samples, parse_spike
+from spikemorph.cli.models import captured, load_model, load_samples, parse_spike
 from spikemorph.convert.files import save
 from spikemorph.convert.network import Spike
 from spikemorph.data import NAMED, Split
@@ -190,8 +189,7 @@ def _tuned(asked: Asked, search: Search, files: Files) -> tuple[Tuned, Graph]:
     judges = asked.judges()
     model = load_model(asked.model, asked.weights)
     output.say(f"capturing {asked.model}")
-    with output.guest():
-        graph = capture(model, x[:2])
+    graph = captured(model, x, asked.data)
     with output.Bars() as bars:
         stages: dict[str, Any] = {}
 

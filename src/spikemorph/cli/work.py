@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from spikemorph import data as sources
-from spikemorph.capture import capture
 from spikemorph.cli import output
 from spikemorph.cli.methods import parse_method
-from spikemorph.cli.models import example_of, load_model, load_samples, placed
+from spikemorph.cli.models import captured, example_of, load_model, load_samples, placed
 from spikemorph.convert.files import load, load_network, save
 from spikemorph.convert.lossless import Lossless
 from spikemorph.convert.methods import Method
@@ -214,8 +213,7 @@ def convert(
     x, _ = load_samples(calibration[0], Split.TRAIN, calibration[1])
     model = load_model(reference, weights)
     output.say(f"capturing {reference}")
-    with output.guest():
-        graph = capture(model, placed(x[:2], settings.batch_axis), batch_axis=settings.batch_axis)
+    graph = captured(model, x, calibration[0], settings.batch_axis)
     integer = graph
     if isinstance(method, Lossless):
         output.say(f"quantising on {len(x)} samples")

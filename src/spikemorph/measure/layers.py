@@ -120,6 +120,9 @@ class LayerErrors:
         }
 
 
+ALIKE = 0.5
+"""Cosine of activations, below which no rounding explains the difference; one level leaves about 0.8."""
+OTHER = "is it the float network, with the weights, that this one was converted from?"
 CLIPPING = (
     "calibrate on data of this range, or with the observer max; of a rate network, with more iterations"
 )
@@ -136,6 +139,9 @@ def _reason(layer: LayerError, threshold: float) -> str:
         return f"{adds}, most of it in {share}; {CLIPPING}"
     if layer.quantisation is None:
         return f"{adds}; run more steps"
+    if layer.cosine is not None and layer.cosine < ALIKE:
+        alike = f"its activations are hardly like those of the float network (cosine {layer.cosine:.2f})"
+        return f"{adds}, and {alike}: {OTHER}"
     return f"{adds}; give its module more levels or weight bits"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -52,7 +53,7 @@ class Theirs:
             peer = self.converted(passes)
             if isinstance(peer, Absent):
                 return {}
-            for steps, scores in _outputs(peer, shown).items():
+            for steps, scores in _outputs(peer, shown)[0].items():
                 error = relative_error(scores, wanted)
                 if str(steps) not in best or error < best[str(steps)][1]:
                     best[str(steps)] = [passes, error]
@@ -73,9 +74,16 @@ class Theirs:
             peer = self.converted(each)
             if isinstance(peer, Absent):
                 return {}, {"absent": peer.reason}
-            facts |= {"version": peer.version, f"starts, {each} passes": dict(peer.starts)}
             tell = _shifted(progress, number * len(data.x), len(several) * len(data.x))
-            for steps, scores in _outputs(peer, data.x, tell).items():
+            start = time.perf_counter()
+            outputs, spikes = _outputs(peer, data.x, tell)
+            facts |= {
+                "version": peer.version,
+                f"starts, {each} passes": dict(peer.starts),
+                f"spikes a sample, {each} passes": spikes,
+                f"seconds a sample, {each} passes": (time.perf_counter() - start) / len(data.x),
+            }
+            for steps, scores in outputs.items():
                 right = score(scores, slice(0, len(scores))) / len(scores)
                 rows[AS_IT_IS] |= {str(steps): right} if each == 1 else {}
                 rows[CHOSEN] |= {str(steps): right} if each == passes.get(str(steps)) else {}
@@ -90,10 +98,16 @@ def _shifted(progress: Progress, before: int, total: int) -> Callable[[int], Non
     return lambda done: progress(before + done, total)
 
 
-def _outputs(peer: Balanced, x: Tensor, tell: Callable[[int], None] = lambda done: None) -> dict[int, Tensor]:
-    parts, done = [], 0
+def _outputs(
+    peer: Balanced, x: Tensor, tell: Callable[[int], None] = lambda done: None
+) -> tuple[dict[int, Tensor], dict[int, float]]:
+    """Steps -> outputs of all samples, and steps -> spikes a sample until then."""
+    parts, spikes, done = [], dict.fromkeys(peer.starts, 0.0), 0
     for some in x.split(AT_ONCE):
-        parts.append(peer.over_steps(some)[0])
+        outputs, sent = peer.over_steps(some)
+        parts.append(outputs)
+        spikes = {steps: spikes[steps] + sent[steps] for steps in spikes}
         done += len(some)
         tell(done)
-    return {steps: torch.cat([part[steps] for part in parts]) for steps in peer.starts}
+    joined = {steps: torch.cat([part[steps] for part in parts]) for steps in peer.starts}
+    return joined, {steps: each / len(x) for steps, each in spikes.items()}

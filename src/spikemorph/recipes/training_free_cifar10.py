@@ -24,7 +24,7 @@ from spikemorph.convert.lossless import Lossless
 from spikemorph.convert.methods import convert
 from spikemorph.convert.network import Binary, Graded, Spike, SpikingNetwork, Ternary
 from spikemorph.convert.training_free import Delayed, TrainingFree
-from spikemorph.data import Dataset, Split
+from spikemorph.data import Split
 from spikemorph.data.cifar import load_cifar10
 from spikemorph.evaluate.integers import evaluate
 from spikemorph.files import atomic_text
@@ -52,8 +52,8 @@ from spikemorph.recipes.recipe import Recipe, Trained
 from spikemorph.recipes.result import Case, Progress, Result, accuracy, assess
 from spikemorph.recipes.training import Report
 
-CALIBRATION, BATCH, SHOWN, TESTED = 1000, 25, 60, 250
-"""Training images to calibrate with, in batches of so many; of these, to choose settings on; test images."""
+CALIBRATION, BATCH, SHOWN = 1000, 25, 60
+"""Training images to calibrate with, in batches of so many; of these, to choose settings on."""
 PASSES = (4, 16, 64)
 """Of local threshold balancing through the calibration images."""
 GRADED, THEIRS = "lossless, graded(4)", "SpikingJelly"
@@ -187,9 +187,10 @@ def _module(recipe: Recipe, graph: Graph) -> nn.Module:
 
 
 # ---------------------------------------------------------------- measuring
-def compare(module: nn.Module, case: Case, progress: Progress, full: bool) -> Result:
-    """Every method on the same test images."""
-    start, data, steps = time.perf_counter(), _tested(), FULL if full else STEPS
+def compare(module: nn.Module, case: Case, progress: Progress, full: bool, tested: int) -> Result:
+    """Every method on the same test images, the first so many."""
+    start, steps = time.perf_counter(), FULL if full else STEPS
+    data = load_cifar10(Split.TEST).first(tested)
     chosen = recorded(case.notes, steps)
     source = Source(case.float_graph, calibration())
     rows = families(Networks(Quantised(source)))
@@ -204,17 +205,18 @@ def compare(module: nn.Module, case: Case, progress: Progress, full: bool) -> Re
     return replace(
         result,
         levels=case.notes["levels"],
-        notes={**case.notes, "spikes_per_neuron": ours.spikes, "method": plain, f"{THEIRS}, run": facts},
+        notes={
+            **case.notes,
+            "spikes_per_neuron": ours.spikes,
+            "costs": ours.costs,
+            "method": plain,
+            f"{THEIRS}, run": facts,
+        },
         by_method={**ours.by_method, **theirs},
         loss=losses(ours, result.float, plain),
         loss_graded=losses(ours, result.float, closest({GRADED: chosen[GRADED]})),
         seconds=time.perf_counter() - start,
     )
-
-
-def _tested() -> Dataset:
-    data = load_cifar10(Split.TEST)
-    return replace(data, x=data.x[:TESTED], y=data.y[:TESTED])
 
 
 def _parts(progress: Progress, samples: int, runs: tuple[int, ...]) -> list[Progress]:
@@ -229,16 +231,17 @@ def _parts(progress: Progress, samples: int, runs: tuple[int, ...]) -> list[Prog
 
 def _recipe(
     name: str,
+    tested: int,
     fit: Callable[[Path, Report], Trained],
     build: Callable[[], nn.Module],
     source: str | None = None,
 ) -> Recipe:
     def measure(case: Case, progress: Progress, full: bool) -> Result:
-        return compare(_module(recipe, case.float_graph), case, progress, full)
+        return compare(_module(recipe, case.float_graph), case, progress, full, tested)
 
     recipe = Recipe(name, UNITS[-1].levels, 8, fit, measure, load_cifar10, build, source)
     return recipe
 
 
-VGG = _recipe("training-free-cifar10-vgg", fit_vgg, cifar10_vgg.Vgg, cifar10_vgg.NAME)
-RESNET18 = _recipe("training-free-cifar10-resnet18", fit_resnet, cifar10_resnet18.ResNet18)
+VGG = _recipe("training-free-cifar10-vgg", 250, fit_vgg, cifar10_vgg.Vgg, cifar10_vgg.NAME)
+RESNET18 = _recipe("training-free-cifar10-resnet18", 1000, fit_resnet, cifar10_resnet18.ResNet18)
