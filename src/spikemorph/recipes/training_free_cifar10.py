@@ -244,4 +244,4 @@ def _recipe(
 
 
 VGG = _recipe("training-free-cifar10-vgg", 250, fit_vgg, cifar10_vgg.Vgg, cifar10_vgg.NAME)
-RESNET18 = _recipe("training-free-cifar10-resnet18", 1000, fit_resnet, cifar10_resnet18.ResNet18)
+RESNET18 = _recipe("training-free-cifar10-resnet18", 500, fit_resnet, cifar10_resnet18.ResNet18)
