@@ -134,8 +134,7 @@ def convert(
     given, beside = typed(context), float_file(out) if with_float else None
     if max_loss is not None or max_steps is not None:
         refuse(given, SEARCHED, "a bound, within which a search decides")
-        kinds = {} if spike is None else {"spikes": tuning.parse_spikes(spike)}
-        search = tuning.parse_search(max_loss=max_loss, max_steps=max_steps, **kinds)
+        search = tuning.parse_search(spike, max_loss=max_loss, max_steps=max_steps)
         asked, files = tuning.Asked(model, weights, data, samples), tuning.Files(out, float_network=beside)
         raise typer.Exit(tuning.convert(asked, search, files, as_json=json))
     refuse(given, OF_LOSSLESS if method != "lossless" else OF_RATES, f"--method {method}")
@@ -175,11 +174,11 @@ def tune(
 ) -> None:
     """Search levels per layer, spike kind and method. Exits with 1 where nothing keeps to the bounds."""
     search = tuning.parse_search(
+        spikes,
         max_loss=max_loss,
         max_steps=max_steps,
         prefer=prefer,
         levels=tuning.parse_ladder(levels),
-        spikes=tuning.parse_spikes(spikes),
         held_out=held_out,
         rounds=rounds,
         model=tuning.cost_model(cost_model),

@@ -119,22 +119,21 @@ def parse_ladder(written: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def parse_spikes(written: str) -> tuple[Spike, ...]:
-    """Spike kinds such as binary,ternary,graded:4.
-
-    Raises:
-        UsageError: of another form.
-    """
+def _spikes(written: str) -> tuple[Spike, ...]:
     return tuple(dict.fromkeys(parse_spike(each) for each in written.split(",")))
 
 
-def parse_search(**given: Any) -> Search:
+def parse_search(spikes: str | None, **given: Any) -> Search:
     """What to look for; its errors name options.
+
+    Args:
+        spikes: such as binary,ternary,graded:4; None: any.
 
     Raises:
         UsageError: no bound.
         LevelsError: out of range.
     """
+    given |= {} if spikes is None else {"spikes": _spikes(spikes)}
     try:
         return Search(**given)
     except LevelsError as error:
@@ -271,4 +270,4 @@ def _verdict(tuned: Tuned, files: Files) -> None:
         output.show(f"spikemorph run {files.out}{stop} --data ...")
 
 
-__all__ = ["Asked", "Files", "convert", "cost_model", "parse_ladder", "parse_search", "parse_spikes", "run"]
+__all__ = ["Asked", "Files", "convert", "cost_model", "parse_ladder", "parse_search", "run"]

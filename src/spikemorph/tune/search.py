@@ -73,11 +73,10 @@ def tune(
         raise GraphError(
             where="tune", got="no way that this network takes", known="; ".join(bench.notes), do="see inspect"
         )
-    start = first_lowered(bench, points)
-    if start is not None and search.rounds:
-        found = _lowered(bench, start, watch)
-        if found is not None:
-            points += [point for each in _judged(bench, (found,), lambda *_: None) for point in each]
+    start = first_lowered(bench, points) if search.rounds else None
+    found = None if start is None else _lowered(bench, start, watch)
+    if found is not None:
+        points += [point for each in _judged(bench, (found,), lambda *_: None) for point in each]
     chosen = min((p for p in points if p.keeps(search)), key=lambda p: p.worth(search), default=None)
     counts = chosen.candidate if chosen is not None and isinstance(chosen.candidate, Counts) else None
     return Tuned(
