@@ -28,7 +28,7 @@ if not SCRIPT.exists():
 
 mutate = loaded()
 MUTANTS = mutate.read_mutants()
-FOLDERS = {"ir", "evaluate", "passes", "quantise", "convert", "run", "verify", "measure"}
+FOLDERS = {"ir", "evaluate", "passes", "quantise", "convert", "run", "verify", "measure", "tune"}
 ONE = replace(MUTANTS[0], name="one", file="a.py", old="x >= 1", new="x > 1", tests=("test_a.py::test_one",))
 
 
