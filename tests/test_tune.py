@@ -449,6 +449,7 @@ def test_tune_exits_with_1_and_names_the_nearest(command: Command, tmp_path: Pat
     [
         (("tune", NET, *FEW), "no bound"),
         (("tune", NET, *FEW, "--max-loss", "1"), "anything finer cannot be told"),
+        (("tune", NET, *FEW, "--max-loss", "1"), "(--held-out 0.5)"),
         (("tune", NET, *FEW, "--max-loss", "5", "--levels", "a"), "--levels: 'a'"),
         (("tune", NET, *FEW, "--max-loss", "5", "--levels", "3,7"), "--levels: (3, 7)"),
         (("tune", NET, *FEW, "--max-loss", "5", "--levels", "3,7"), "try --levels 31,15,7,3, or"),

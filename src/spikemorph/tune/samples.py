@@ -118,7 +118,8 @@ def check_resolution(held: Held, search: Search, *, apart: bool) -> None:
             where="tune(max_loss)",
             got=f"{search.max_loss:g} points on {len(held)} samples {'that judge' if apart else 'held out'}",
             known=f"one sample is {finest:.5g} points: anything finer cannot be told",
-            do=f"pass at least {wanted} samples, or allow {math.ceil(100 * finest) / 100:g} points",
+            do=f"pass at least {wanted} samples, or allow {math.ceil(100 * finest) / 100:g} points"
+            + (", or judge on a part of those that calibrate (--held-out 0.5)" if apart else ""),
         )
 
 
