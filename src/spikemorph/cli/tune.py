@@ -252,7 +252,8 @@ def _verdict(tuned: Tuned, files: Files) -> None:
     words = {"accuracy": "points of accuracy", "agreement": "percent of top classes"}
     point, unit = tuned.nearest, words.get(tuned.measure, "percent of squared error")
     found = point.reading
-    facts = f"{round(found.loss, 6):.3g} {unit} lost, {found.steps_max} steps, {found.joules * 1e6:.4g} microjoules"
+    lost, priced = round(found.loss, 6), f"{found.joules * 1e6:.4g} microjoules"
+    facts = f"{lost:.3g} {unit} lost, {found.steps_max} steps, {priced}"
     output.show(
         f"{'chosen' if tuned.chosen is not None else 'nothing keeps to the bounds; nearest'}: {point}"
     )
