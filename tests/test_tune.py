@@ -456,6 +456,7 @@ def test_tune_exits_with_1_and_names_the_nearest(command: Command, tmp_path: Pat
         (("tune", NET, *FEW, "--max-loss", "-5"), "try --max-loss 0.5, or"),
         (("tune", NET, *FEW, "--max-loss", "5", "--spikes", "ternary,x"), "--spike: 'x'"),
         (("tune", NET, *FEW, "--max-loss", "5", "--judge", "nowhere"), "--data nowhere"),
+        (("tune", NET, *FEW, "--max-loss", "5", "--judge", "digits", "--held-out", "0.3"), "--held-out: g"),
         (("tune", NET, *FEW, "--max-loss", "5", "--cost-model", "x"), "--cost-model: 'x'"),
         (("tune", NET, *FEW, "--max-loss", "5", "--out", "x", "--plot", "x"), "one file for two things"),
         (

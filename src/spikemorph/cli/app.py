@@ -183,6 +183,8 @@ def tune(
         rounds=rounds,
         model=tuning.cost_model(cost_model),
     )
+    if judge is not None:
+        refuse(typed(context), ("held_out",), "--judge, which names the samples that judge")
     asked = tuning.Asked(model, weights, data, samples, judge, parted="held_out" in typed(context))
     raise typer.Exit(tuning.run(asked, search, tuning.Files(out, plot, journal), as_json=json))
 

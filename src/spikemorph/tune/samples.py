@@ -21,7 +21,7 @@ from spikemorph.tune.judge import SQUARED, Held
 
 SEED = 0
 """Of the permutation that parts the samples."""
-CODE = ("ir", "evaluate", "passes", "quantise", "convert", "run", "tune")
+CODE = ("ir", "evaluate", "passes", "quantise", "convert", "run", "measure", "tune")
 """What judgements come from: another version of it may judge otherwise."""
 
 Labelled = tuple[Samples, Tensor | None]
